@@ -19,13 +19,13 @@ import msgspec
 from labelloop.settings import LogSettings
 
 _FIELDS = ("node", "role", "task", "run")
-_context: contextvars.ContextVar[dict[str, str]] = contextvars.ContextVar("labelloop_log_context", default={})
+_context: contextvars.ContextVar[dict[str, str] | None] = contextvars.ContextVar("labelloop_log_context", default=None)
 
 
 @contextlib.contextmanager
 def log_context(**fields: str) -> Iterator[None]:
     """Add `node`, `role`, `task` or `run` to every line logged inside the block."""
-    token = _context.set({**_context.get(), **fields})
+    token = _context.set({**(_context.get() or {}), **fields})
     try:
         yield
     finally:
@@ -46,7 +46,7 @@ class _Format(logging.Formatter):
         self.is_json = is_json
 
     def format(self, record: logging.LogRecord) -> str:
-        fields = {**_process, **_context.get()}
+        fields = {**_process, **(_context.get() or {})}
         when = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{int(record.msecs):03d}Z"
         text = record.getMessage()
         if record.exc_info:
