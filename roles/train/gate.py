@@ -45,7 +45,6 @@ def judge(view: GateView) -> tuple[Gate, str]:
     if not view.serving:
         return Gate.SERVE, f"first version: {right} of {n} held-out items right"
     verdict = paired_verdict(np.asarray(view.old_correct, dtype=bool), np.asarray(view.new_correct, dtype=bool))
-    figures = f"{right} against {sum(view.old_correct)} of {n} held-out items right; {verdict.reason}"
     if verdict.is_not_worse:
-        return Gate.SERVE, f"not worse than {view.serving}: {figures}"
-    return Gate.KEEP, f"kept: worse than {view.serving}: {figures}"
+        return Gate.SERVE, f"serves in place of {view.serving}, {verdict.reason}"
+    return Gate.KEEP, f"kept, {view.serving} goes on serving: {verdict.reason}"

@@ -30,7 +30,7 @@ class PolicyView(msgspec.Struct, frozen=True, kw_only=True):
     `labels`: merged labels usable for training; `classes`: different labels among those outside the held-out part;
     `held_out`: labels in the held-out part; `new_labels`: items whose label came or changed since the last run began;
     `last_labels`: labels of that run, 0 = none yet; `live_run`: run that is queued or running, 0 = none;
-    `blocked`: why nothing can train now ('' = it can).
+    `blocked`: why nothing can train now ('' = it can); `stalled`: why submitted labels do not arrive ('' = they do).
     """
 
     labels: int
@@ -42,6 +42,7 @@ class PolicyView(msgspec.Struct, frozen=True, kw_only=True):
     comparison: Comparison = Comparison.RETRAIN
     comparison_reason: str = ""
     blocked: str = ""
+    stalled: str = ""
     budget: int = 0
     retrain_labels: int = 0
     first_labels: int = 20
@@ -82,6 +83,8 @@ def next_training(view: PolicyView) -> tuple[Decision, str]:
         return (Decision.BLOCKED, view.blocked) if view.blocked else (Decision.RUNNING, f"training now: run {view.live_run}")
     missing = labels_to_next(view)
     is_last = _is_last_of_budget(view)
+    if missing and not is_last and view.stalled:
+        return Decision.BLOCKED, view.stalled
     if missing and not is_last:
         return Decision.WAIT, f"next training in {missing} label{'s' if missing > 1 else ''}"
     if reason := why_not_trainable(view):

@@ -53,6 +53,8 @@ def but(view: PolicyView, **changes: Any) -> PolicyView:
             "10 new labels since the last training (target missed: x)",
         ),
         (but(BEGUN, new_labels=9), Decision.WAIT, "next training in 1 label"),
+        (but(BEGUN, new_labels=9, stalled="blocked: no data worker answers"), Decision.BLOCKED, "blocked: no data worker answers"),
+        (but(BEGUN, stalled="blocked: x", comparison_reason="y"), Decision.TRAIN, "10 new labels since the last training (y)"),
         (but(BEGUN, last_labels=500, new_labels=49), Decision.WAIT, "next training in 1 label"),
         (but(BEGUN, last_labels=30, new_labels=3), Decision.WAIT, "next training in 7 labels"),
         (but(BEGUN, retrain_labels=25), Decision.WAIT, "next training in 15 labels"),
