@@ -34,3 +34,8 @@ def node_queue(node: str) -> str:
 def dead_letter_queue(role: str, node: str) -> str:
     """Return where a broker puts what it gave up delivering."""
     return f"{role}.{node}.dead"
+
+
+def reply_queue(node: str, index: int) -> str:
+    """Return where inference workers answer the `index`-th inference_rpc process of a node; a new process takes over the name."""
+    return f"inference.{node}.reply.{index}"
