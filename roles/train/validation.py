@@ -43,13 +43,3 @@ def why_reject(sample: Sample, spec: TaskSpec, known: frozenset[str]) -> str | N
 def rejection(sample: Sample, reason: str, code: str = "invalid_input") -> ItemError:
     """Return the answer for a refused sample."""
     return ItemError(item_id=sample.item_id[:256], revision=sample.revision, code=code, reason=reason)
-
-
-def is_same_content(left: Sample, right: Sample) -> bool:
-    """Return whether two samples of one (item, revision) say the same: link, labels as a set, withdrawal and annotator."""
-    return (left.link, set(left.labels), left.is_deleted, left.annotator) == (
-        right.link,
-        set(right.labels),
-        right.is_deleted,
-        right.annotator,
-    )

@@ -7,8 +7,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from labelloop.messages import Draft, Sample, TaskExtraInfo, TaskSpec
-from roles.train.validation import MAX_DATA_LINK_CHARS, MAX_LINK_CHARS, is_same_content, why_reject
+from labelloop.messages import Sample, TaskExtraInfo, TaskSpec
+from roles.train.validation import MAX_DATA_LINK_CHARS, MAX_LINK_CHARS, why_reject
 
 ONE = TaskSpec(task="digits", category="image-classification", extra=TaskExtraInfo(labels=("0", "1")))
 MANY = TaskSpec(task="tags", category="text-classification", extra=TaskExtraInfo(kind="multilabel", labels=("0", "1")))
@@ -50,10 +50,3 @@ def test_a_good_sample_is_taken(sample: Sample, spec: TaskSpec) -> None:
 )
 def test_a_bad_sample_is_refused_with_the_value_at_fault(sample: Sample, spec: TaskSpec, words: str) -> None:
     assert words in str(why_reject(sample, spec, frozenset(spec.extra.labels)))
-
-
-def test_content_is_link_labels_withdrawal_and_annotator_but_not_the_draft() -> None:
-    assert is_same_content(but(labels=("0", "1")), but(labels=("1", "0")))
-    assert is_same_content(GOOD, but(draft=Draft(labels=("1",), version="v")))
-    for other in (but(labels=("1",)), but(link="file:///b.png"), but(is_deleted=True), but(annotator="ann")):
-        assert not is_same_content(GOOD, other)
