@@ -1,0 +1,2 @@
+// Pages that are forms: htmx alone.
+import "htmx.org";

@@ -1,0 +1,135 @@
+// The live project page: progress, curve, corrections, version, training now, next training and why.
+import uPlot from "uplot";
+import { announce, call, make, page, percent, text } from "../parts/page.js";
+
+const POLL_MS = 1000;
+const element = (id) => document.getElementById(id);
+const charts = new Map();
+let last = "";
+
+function colour(name) {
+  return getComputedStyle(document.documentElement).getPropertyValue(name).trim() || "#888";
+}
+
+/** Draw `series` ([label, colour, values]) over `xs` in the box `id`, or its words where there is nothing yet. */
+function draw(id, xs, series, { unit = (value) => value, x = "" } = {}) {
+  const box = element(id);
+  const data = [xs, ...series.map(([, , values]) => values)];
+  const key = JSON.stringify(data);
+  if (charts.get(id)?.key === key) return;
+  charts.get(id)?.plot.destroy();
+  charts.delete(id);
+  box.querySelector(".empty-chart").hidden = xs.length > 0;
+  if (!xs.length) return;
+  const axis = { stroke: colour("--pico-color"), grid: { stroke: colour("--pico-muted-border-color"), width: 1 } };
+  const plot = new uPlot(
+    {
+      width: box.clientWidth - 20,
+      height: 210,
+      scales: { x: { time: false } },
+      axes: [{ ...axis, label: x, labelSize: 18 }, { ...axis, values: (_, ticks) => ticks.map(unit), size: 56 }],
+      series: [{ label: x }, ...series.map(([label, stroke, , more]) => ({ label, stroke, width: 2, points: { show: xs.length < 40 }, value: (_, value) => (value == null ? "–" : unit(value)), ...more }))],
+    },
+    data,
+    box.querySelector(".plot"),
+  );
+  charts.set(id, { plot, key });
+}
+
+const set = (id, value) => {
+  if (element(id) && element(id).textContent !== String(value)) element(id).textContent = String(value);
+};
+
+function showRun(run) {
+  element("run").hidden = !run;
+  if (!run) return;
+  set("run-name", text("run_is", { run: run.run, algorithm: run.algorithm, labels: run.labels }));
+  const bar = element("run-bar");
+  bar.max = Math.max(1, run.steps);
+  bar.value = run.step;
+  set("run-loss", run.loss == null ? "" : text("loss_is", { loss: run.loss.toPrecision(3) }));
+  element("run-cancel").dataset.run = run.run;
+}
+
+function showVersions(versions) {
+  const rows = versions.map((version) =>
+    make(
+      "tr",
+      {},
+      make("th", { scope: "row" }, version.version, version.is_serving ? make("strong", {}, ` ${text("serving")}`) : null),
+      make("td", {}, String(version.labels)),
+      make("td", {}, version.accuracy == null ? "–" : percent(version.accuracy)),
+      make("td", {}, version.algorithm),
+      make("td", {}, version.reason),
+      make("td", {}, page.may_manage && !version.is_serving ? make("button", { type: "button", class: "outline", "data-promote": version.version }, text("promote")) : ""),
+    ),
+  );
+  element("versions").replaceChildren(...rows);
+  element("versions-empty").hidden = rows.length > 0;
+}
+
+function show(status) {
+  set("labels", status.labels);
+  set("items", status.items);
+  set("progress-text", percent(status.items ? status.labels / status.items : 0, 0));
+  element("progress").value = status.items ? status.labels / status.items : 0;
+  set("drafted", status.drafted);
+  set("corrected", status.corrected);
+  set("version", status.serving || text("none_yet"));
+  set("accuracy", status.accuracy == null ? "–" : percent(status.accuracy));
+  set("next-training", status.next_training || "–");
+  set("comparer", status.comparer || "");
+  set("outbox", status.outbox);
+  element("stop").hidden = !status.stop;
+  set("stop-text", status.stop);
+  element("trouble").hidden = !status.trouble;
+  set("trouble-text", status.trouble);
+  showRun(status.run);
+  const curve = status.curve ?? [];
+  draw("curve", curve.map(([labels]) => labels), [[text("accuracy"), colour("--pico-primary"), curve.map(([, accuracy]) => accuracy)]], { unit: (value) => percent(value, 0), x: text("labels") });
+  const corrections = status.corrections_per_100 ?? [];
+  draw("corrections", corrections.map((_, at) => (at + 1) * 100), [[text("corrections"), colour("--warn"), corrections]], { unit: (value) => value.toFixed(0), x: text("drafted_labels") });
+  const losses = status.run?.losses ?? [];
+  draw("losses", losses.map(([step]) => step), [[text("loss"), colour("--pico-primary"), losses.map(([, loss]) => loss)]], { unit: (value) => value.toPrecision(3), x: text("step") });
+}
+
+async function look() {
+  try {
+    const status = await call("GET", `/projects/${page.slug}/status`);
+    show(status);
+    const key = `${status.serving}|${status.pointer}|${status.runs_seen}`;
+    if (key !== last) {
+      last = key;
+      showVersions((await call("GET", `/projects/${page.slug}/versions`)).versions);
+    }
+  } catch (error) {
+    element("trouble").hidden = false;
+    set("trouble-text", error.message);
+  }
+  setTimeout(look, document.hidden ? 5 * POLL_MS : POLL_MS);
+}
+
+async function act(path, body) {
+  try {
+    const reply = await call("POST", `/projects/${page.slug}/${path}`, body ?? {});
+    announce(reply.reason ?? text("done"));
+    set("said", reply.reason ?? text("done"));
+  } catch (error) {
+    announce(error.message);
+    set("said", error.message);
+  }
+  last = "";
+}
+
+element("train-now")?.addEventListener("click", () => act("train"));
+element("rollback")?.addEventListener("click", () => act("rollback"));
+element("run-cancel")?.addEventListener("click", (event) => act("cancel", { run: Number(event.target.dataset.run) }));
+element("versions").addEventListener("click", (event) => {
+  const version = event.target.dataset?.promote;
+  if (version) act("promote", { version });
+});
+addEventListener("resize", () => {
+  charts.forEach(({ plot }) => plot.destroy());
+  charts.clear();
+});
+look();
