@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+_BLOCK_ROWS = 1024
 _UNEVEN = 10.0  # columns whose largest spread exceeds this many times the median spread are scaled one by one
 
 
@@ -33,11 +34,7 @@ def fit_scaling(x: NDArray[np.float32]) -> Scaling:
     Columns of one kind (pixels, embeddings) share one factor, so that a nearly empty column is not blown up into noise; columns
     of uneven spread (tables) are standardised one by one. A constant column gets factor 0: it says nothing.
     """
-    known = np.isfinite(x)
-    count = np.maximum(known.sum(axis=0), 1)
-    filled = np.where(known, x, 0.0).astype(np.float64)
-    mean = filled.sum(axis=0) / count
-    spread = np.sqrt((np.where(known, x - mean, 0.0) ** 2).sum(axis=0) / count)
+    mean, spread = _moments(x)
     spread[spread <= 1e-6 * np.abs(mean)] = 0.0  # a constant column, up to the rounding of float32
     varies = spread > 0
     if not varies.any():
@@ -45,3 +42,24 @@ def fit_scaling(x: NDArray[np.float32]) -> Scaling:
     is_even = spread.max() <= _UNEVEN * np.median(spread[varies])
     unit = np.full_like(spread, np.sqrt((spread**2).mean())) if is_even else np.where(varies, spread, 1.0)
     return Scaling(mean.astype(np.float32), np.where(varies, 1.0 / unit, 0.0).astype(np.float32))
+
+
+def _moments(x: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return mean and standard deviation of each column, both (d,), over its finite values; blockwise, so no second copy of x."""
+    if not len(x):
+        return np.zeros(x.shape[1]), np.zeros(x.shape[1])
+    is_whole = bool(np.isfinite(x.sum(dtype=np.float64)))
+    blocks = [x[begin : begin + _BLOCK_ROWS] for begin in range(0, len(x), _BLOCK_ROWS)]
+    first = np.nan_to_num(blocks[0][0], nan=0.0, posinf=0.0, neginf=0.0)  # near the mean, so that float32 sums stay exact enough
+    count, total, squares = np.zeros(x.shape[1]), np.zeros(x.shape[1]), np.zeros(x.shape[1])
+    for block in blocks:
+        off = block - first
+        if not is_whole:
+            known = np.isfinite(off)
+            off[~known] = 0.0
+            count += known.sum(axis=0)
+        total += off.sum(axis=0, dtype=np.float64)
+        squares += np.einsum("ij,ij->j", off, off)
+    count = np.full(x.shape[1], float(len(x))) if is_whole else np.maximum(count, 1)
+    mean = total / count
+    return first + mean, np.sqrt(np.maximum(squares / count - mean**2, 0.0))

@@ -113,10 +113,13 @@ def _nearest(z: NDArray[np.float32], centres: NDArray[np.float32]) -> NDArray[np
 
 def _means(z: NDArray[np.float32], place: NDArray[np.int64], centres: NDArray[np.float32]) -> NDArray[np.float32]:
     order = np.argsort(place, kind="stable")
-    present, begins = np.unique(place[order], return_index=True)
+    ends = np.cumsum(np.bincount(place, minlength=len(centres)))
     means = centres.copy()  # a cluster that lost all rows keeps its centre
-    counts = np.diff(np.append(begins, len(z)))[:, None]
-    means[present] = np.add.reduceat(z[order], begins, axis=0) / counts
+    begin = 0
+    for cluster, end in enumerate(ends):
+        if end > begin:
+            means[cluster] = z[order[begin:end]].mean(axis=0)
+        begin = end
     return means
 
 
