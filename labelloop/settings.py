@@ -39,6 +39,7 @@ class WireSettings(Area, frozen=True, kw_only=True):
     deadline_s: Annotated[float, _say("Seconds a client waits for an answer unless the call names its own.", gt=0)] = 30.0
     retries: Annotated[int, _say("Times an idempotent call is repeated after an unreachable peer.", ge=0)] = 3
     worker_threads: Annotated[int, _say("Calls a server answers at the same time.", ge=1)] = 16
+    client_connections: Annotated[int, _say("Connections one client opens to one server at most, one call on each.", ge=1)] = 16
 
 
 class ClusterSettings(Area, frozen=True, kw_only=True):

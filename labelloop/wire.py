@@ -1,0 +1,521 @@
+"""The only door to rpyc: calls of the fixed method list as bytes in, bytes out, under mutual TLS.
+
+Owns what a peer may ask (ping, close, getroot and one call with a method's name and bytes), who may ask it (the kinds of
+`labelloop.methods` against the peer's certificate) and how errors cross (code and one sentence, never a traceback). rpyc's own
+server, its references, attribute access, pickling and exceptions are out of reach: its handler table is replaced and its boxes
+carry plain values only. Must never run a handler in the accept loop, nor repeat a call that is not idempotent. Called by every
+role, the registry and the managers (Server) and by `labelloop.clients` (Client).
+
+A server process has one thread that accepts and one for each connection; at most `worker_threads` of them are inside handlers.
+A client holds a small pool of connections, one call on each at a time, so a slow call delays no other.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import logging
+import os
+import random
+import select
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from rpyc.core import brine, consts
+from rpyc.core.protocol import Connection
+from rpyc.core.service import VoidService
+
+from labelloop.errors import (
+    BusyError,
+    DeadlineError,
+    ForbiddenError,
+    IntegrityError,
+    InternalError,
+    InvalidInputError,
+    LabelloopError,
+    NotFoundError,
+    TooLargeError,
+    UnauthenticatedError,
+    UnreachableError,
+    from_code,
+)
+from labelloop.messages import Message, decode, encode
+from labelloop.methods import SERVICES, Method
+from labelloop.settings import WireSettings
+from labelloop.tls import ANONYMOUS, Anonymous, ContextSource, Identity, Peer, peer_of, unverified_context
+from labelloop.wire_door import Connections, Door, Ticket, open_listener
+from labelloop.wire_frames import BrineReader, FrameChannel, FrameError, long_tail
+
+__all__ = ["Client", "Handler", "Peer", "Server", "fetch_ca", "parse_address"]
+
+logger = logging.getLogger(__name__)
+
+Handler = Callable[[Any, Peer], Message]
+
+ANONYMOUS_FRAME_BYTES = 64 * 1024
+HEAD_BYTES = 512  # more than any head before a payload
+SENTENCE_CHARS = 2000
+COPIED_BYTES = 4096  # a payload below this travels in its head
+BACKOFF_S = 0.05
+
+
+def parse_address(address: str) -> tuple[str, int]:
+    """Return (host, port) of 'host:port' or '[v6]:port'. Raises InvalidInputError naming the address."""
+    host, _, port = address.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise InvalidInputError(f"address {address!r} is not 'host:port'")
+    return host, int(port)
+
+
+# ---------------------------------------------------------------- rpyc, with its doors walled up
+
+
+class _Handlers(dict[int, Callable[..., Any]]):
+    def __missing__(self, code: object) -> Callable[..., Any]:
+        raise ForbiddenError(f"rpyc request code {str(code)[:40]} is not served: only ping, close, getroot and call are")
+
+
+class _Plain(Connection):
+    """A connection that speaks rpyc's protocol in plain values only and holds no reference for its peer."""
+
+    _closed: bool
+
+    def __init__(self, channel: FrameChannel) -> None:
+        super().__init__(VoidService(), channel, {"logger": None, "allow_pickle": False, "bind_threads": False})
+
+    @classmethod
+    def _request_handlers(cls) -> dict[int, Callable[..., Any]]:
+        return _Handlers()
+
+    def close(self) -> None:
+        """Close the channel without a farewell: the peer reads the end of the stream."""
+        if not self._closed:
+            self._closed = True
+            self._channel.close()
+
+    def _send(self, msg: int, seq: int, args: Any) -> None:
+        payload, args = self._split(args)
+        body = brine.I1.pack(msg) + brine.dump((seq, args))
+        self._channel.send(long_tail(body, len(payload)) if payload else body, payload)
+
+    @staticmethod
+    def _split(args: Any) -> tuple[bytes, Any]:
+        """Return (payload, args with b'' in its place) when the last value of `args` is a long byte string."""
+        return (args[1], (args[0], b"")) if type(args[1]) is bytes and len(args[1]) >= COPIED_BYTES else (b"", args)
+
+    def _unbox(self, package: Any) -> Any:
+        if not isinstance(package, tuple) or len(package) != 2 or package[0] != consts.LABEL_VALUE:
+            raise ForbiddenError("only plain values cross this connection, never references to objects")
+        return package[1]
+
+    def _box_exc(self, typ: Any, val: Any, tb: Any) -> tuple[str, str]:
+        if not isinstance(val, LabelloopError):
+            val = InvalidInputError("the request is not one of ours")
+        return val.code, str(val)[:SENTENCE_CHARS].encode("utf-8", "replace").decode("utf-8")
+
+    def _read(self, frame: memoryview) -> tuple[int, int, Any]:
+        """Return (message type, sequence number, the rest) of a frame. Raises FrameError."""
+        value = BrineReader(frame[1:]).read()
+        if not isinstance(value, tuple) or len(value) != 2 or not isinstance(value[0], int):
+            raise FrameError("a body is not (number, content)")
+        return frame[0], value[0], value[1]
+
+
+class _Served(_Plain):
+    """A server's end of one connection."""
+
+    def __init__(self, channel: FrameChannel, root: tuple[str, str], answer: Callable[[str, bytes | memoryview], bytes]) -> None:
+        super().__init__(channel)
+        self._root = root
+        self._answer = answer
+        self._is_over = False
+
+    @classmethod
+    def _request_handlers(cls) -> dict[int, Callable[..., Any]]:
+        return _Handlers(
+            {
+                consts.HANDLE_PING: cls._handle_ping,
+                consts.HANDLE_CLOSE: cls._handle_close,
+                consts.HANDLE_GETROOT: cls._handle_getroot,
+                consts.HANDLE_CALL: cls._handle_call,
+            }
+        )
+
+    def serve_all(self) -> None:
+        """Answer requests one after the other until either side ends it. Raises EOFError, FrameError, TooLargeError, OSError."""
+        while not self._is_over:
+            self._dispatch(self._channel.recv())
+
+    def _dispatch(self, data: memoryview) -> None:
+        msg, seq, content = self._read(data)
+        if msg != consts.MSG_REQUEST:
+            raise FrameError(f"message type {msg} is not a request")
+        self._dispatch_request(seq, content)
+        self._last_traceback = None  # rpyc keeps it, and with it the request's payload
+
+    def _handle_ping(self, data: object) -> object:
+        if not isinstance(data, bytes | str):
+            raise InvalidInputError("a ping carries a short string")
+        return data
+
+    def _handle_close(self) -> None:
+        self._is_over = True
+
+    def _handle_getroot(self) -> tuple[str, str]:
+        return self._root
+
+    def _handle_call(self, name: object, args: object, kwargs: object = ()) -> bytes:
+        if not isinstance(name, str) or not isinstance(args, tuple) or len(args) != 1 or kwargs != ():
+            raise InvalidInputError("a call is a method's name and one byte string")
+        if not isinstance(args[0], bytes | memoryview):
+            raise InvalidInputError(f"{name[:80]} takes one byte string, not {type(args[0]).__name__}")
+        return self._answer(name, args[0])
+
+
+class _Calling(_Plain):
+    """A client's end of one connection: one request at a time."""
+
+    @staticmethod
+    def _split(args: Any) -> tuple[bytes, Any]:
+        handler, (label, values) = args
+        if handler != consts.HANDLE_CALL:
+            return b"", args
+        return values[1][0], (handler, (label, (values[0], (b"",))))
+
+    def request(self, handler: int, values: tuple[Any, ...], timeout_s: float) -> Any:
+        """Return the peer's answer, an error of its own as a LabelloopError value. Raises EOFError, FrameError, OSError."""
+        self._channel.connection.settimeout(timeout_s)
+        self._channel.frame_timeout_s = timeout_s
+        number = self._get_seq_id()
+        self._send(consts.MSG_REQUEST, number, (handler, (consts.LABEL_VALUE, values)))
+        msg, seq, content = self._read(self._channel.recv())
+        if seq != number or msg not in (consts.MSG_REPLY, consts.MSG_EXCEPTION):
+            raise FrameError(f"message {msg} with number {seq} does not answer request {number}")
+        return self._unbox(content) if msg == consts.MSG_REPLY else self._unbox_exc(content)
+
+    def _unbox_exc(self, raw: Any) -> LabelloopError:
+        if not isinstance(raw, tuple) or len(raw) != 2 or not all(isinstance(part, str) for part in raw):
+            raise FrameError("an error is not (code, sentence)")
+        return from_code(raw[0], raw[1])
+
+    def is_fresh(self) -> bool:
+        """Return False when the peer has closed, or said something unasked, since the last answer."""
+        poller = select.poll()
+        poller.register(self._channel.fileno(), select.POLLIN)
+        return not poller.poll(0)
+
+
+# ---------------------------------------------------------------- server
+
+
+class Server:
+    """Serves one service. `listen()` before forks, `start()` after them in each process, `close()` at the end."""
+
+    def __init__(
+        self, service: str, handlers: Mapping[str, Handler], identity: Identity, settings: WireSettings, host: str, port: int
+    ) -> None:
+        unknown = set(handlers) - set(SERVICES[service])
+        if unknown:
+            raise InvalidInputError(f"service {service} has no methods {sorted(unknown)}: see labelloop/methods.py")
+        self.service = service
+        self._handlers = dict(handlers)
+        self._identity = identity
+        self._settings = settings
+        self._place = (host, port)
+        self._listener: socket.socket | None = None
+        self._door: Door | None = None
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """The (host, port) bound by `listen`."""
+        if self._listener is None:
+            raise InternalError("the server does not listen yet: call listen() first")
+        host, port = self._listener.getsockname()[:2]
+        return str(host), int(port)
+
+    def listen(self) -> None:
+        """Bind; starts no thread and no TLS. Raises UnreachableError naming the address when it cannot be had."""
+        try:
+            self._listener = open_listener(*self._place)
+        except OSError as exc:
+            raise UnreachableError(f"cannot listen at {self._place[0]}:{self._place[1]}: {exc}") from exc
+
+    def start(self) -> None:
+        """Start answering, in this process."""
+        if self._listener is None:
+            self.listen()
+        assert self._listener is not None
+        is_open = any(ANONYMOUS in row.kinds for row in SERVICES[self.service].values())
+        self._contexts = ContextSource(self._identity, is_server=True, is_certificate_needed=not is_open)
+        self._contexts.get()
+        self._root = (self.service, self._identity.ca_file.read_text())
+        self._slots = threading.BoundedSemaphore(self._settings.worker_threads)
+        self._connections = Connections(self._settings.max_connections, self._settings.max_connections_per_address)
+        self._door = Door(self._listener, self._connections, self._converse, f"wire-{self.service}")
+
+    def close(self, grace_s: float = 5.0) -> None:
+        """Stop accepting, let running calls answer for `grace_s`, end all connections, join all threads."""
+        if self._door is not None:
+            self._door.close(grace_s)
+            self._door = None
+        if self._listener is not None:
+            self._listener.close()
+            self._listener = None
+
+    def _converse(self, ticket: Ticket) -> None:
+        """Hold one connection from handshake to end; runs in the connection's own thread."""
+        is_lingering = False
+        try:
+            connection = ticket.wrap(self._contexts.get())
+            peer = self._shake_hands(connection, ticket)
+            self._serve(connection, peer)
+        except EOFError:
+            pass
+        except (FrameError, TooLargeError, LabelloopError, OSError, ValueError) as exc:
+            is_lingering = not isinstance(exc, TimeoutError | ConnectionError)
+            logger.info("%s: closed the connection of %s: %s", self.service, ticket.address, exc)
+        finally:
+            ticket.close(is_lingering)
+
+    def _shake_hands(self, connection: ssl.SSLSocket, ticket: Ticket) -> Peer:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection.settimeout(self._settings.handshake_timeout_s)
+        connection.do_handshake()
+        peer = peer_of(connection, ticket.address)
+        if peer.kind != ANONYMOUS:
+            self._connections.know(ticket)
+        return peer
+
+    def _serve(self, connection: ssl.SSLSocket, peer: Peer) -> None:
+        is_anonymous = peer.kind == ANONYMOUS
+        limit = self._settings.max_frame_bytes
+        channel = FrameChannel(connection, min(limit, ANONYMOUS_FRAME_BYTES) if is_anonymous else limit)
+        channel.frame_timeout_s = self._settings.handshake_timeout_s if is_anonymous else self._settings.idle_timeout_s
+        connection.settimeout(channel.frame_timeout_s)
+        _Served(channel, self._root, lambda name, data: self._answer(name, data, peer)).serve_all()
+
+    def _answer(self, name: str, data: bytes | memoryview, peer: Peer) -> bytes:
+        """Return the encoded reply of one call. Raises LabelloopErrors only."""
+        service, _, method = name.partition(".")
+        row = SERVICES[self.service].get(method) if service == self.service else None
+        if row is None:
+            raise NotFoundError(f"service {self.service} has no method {name[:80]!r}")
+        _check_kind(row, self.service, peer)
+        handler = self._handlers.get(method)
+        if handler is None:
+            raise NotFoundError(f"{name} is not offered by this process")
+        request = decode(row.request, data)
+        if not self._slots.acquire(timeout=self._settings.deadline_s):
+            raise BusyError(f"all {self._settings.worker_threads} workers of {self.service} are taken: try again")
+        try:
+            reply = self._run(handler, request, peer, row)
+        finally:
+            self._slots.release()
+        out = encode(reply)
+        if len(out) + HEAD_BYTES > self._settings.max_frame_bytes:
+            raise TooLargeError(f"the answer of {name} has {len(out)} bytes, over wire.max_frame_bytes: ask for less at a time")
+        return out
+
+    def _run(self, handler: Handler, request: Message, peer: Peer, row: Method) -> Message:
+        try:
+            reply = handler(request, peer)
+        except LabelloopError:
+            raise
+        except Exception:
+            logger.exception("%s.%s, called by %s %s, failed", self.service, row.name, peer.kind, peer.name)
+            raise InternalError(f"{self.service}.{row.name} failed; the log of {self._place[0]} has the reason") from None
+        if not isinstance(reply, row.reply):
+            logger.error("%s.%s answered %s, not %s", self.service, row.name, type(reply).__name__, row.reply.__name__)
+            raise InternalError(f"{self.service}.{row.name} gave an answer of the wrong type")
+        return reply
+
+
+def _check_kind(row: Method, service: str, peer: Peer) -> None:
+    if peer.kind in row.kinds:
+        return
+    needed = " or ".join(sorted(row.kinds - {ANONYMOUS}))
+    if peer.kind == ANONYMOUS:
+        raise UnauthenticatedError(f"{service}.{row.name} needs a certificate of kind {needed}: enrol with a join token first")
+    raise ForbiddenError(f"{service}.{row.name} is for {needed}; {peer.name} is a {peer.kind}")
+
+
+# ---------------------------------------------------------------- client
+
+
+class Client:
+    """Calls one service at one address. Thread-safe; after a fork the child opens connections of its own."""
+
+    def __init__(self, address: str, service: str, identity: Identity | Anonymous, settings: WireSettings) -> None:
+        parse_address(address)
+        self.address = address
+        self.service = service
+        self._table = SERVICES[service]
+        self._settings = settings
+        self._contexts = ContextSource(identity)
+        self._reset()
+
+    def _reset(self) -> None:
+        self._pid = os.getpid()
+        self._lock = threading.Lock()
+        self._places = threading.BoundedSemaphore(self._settings.client_connections)
+        self._idle: list[tuple[_Calling, float]] = []
+        self._closing = threading.Event()
+
+    def call(self, method: str, request: Message, deadline_s: float | None = None) -> Message:
+        """Return the answer of `method` to `request` within `deadline_s` (default `wire.deadline_s`).
+
+        An idempotent method is repeated, with growing pauses, while the peer is unreachable. Raises the error the peer answered;
+        UnreachableError, DeadlineError, UnauthenticatedError, TooLargeError, IntegrityError of the transport.
+        """
+        row = self._table.get(method)
+        if row is None or not isinstance(request, row.request):
+            raise InvalidInputError(f"{self.service}.{method} does not take {type(request).__name__}: see labelloop/methods.py")
+        data = encode(request)
+        if len(data) + HEAD_BYTES > self._settings.max_frame_bytes:
+            raise TooLargeError(
+                f"{self.service}.{method} with {len(data)} bytes is over wire.max_frame_bytes: send smaller batches"
+            )
+        values = (f"{self.service}.{method}", (data,))
+        answer = self._persist(consts.HANDLE_CALL, values, deadline_s, self._settings.retries if row.is_idempotent else 0)
+        if not isinstance(answer, bytes | memoryview):
+            raise IntegrityError(f"{self.service} at {self.address} answered {type(answer).__name__}, not bytes")
+        try:
+            return decode(row.reply, answer)
+        except InvalidInputError as exc:
+            raise IntegrityError(f"{self.service}.{method} at {self.address} gave an answer this build cannot read: {exc}") from exc
+
+    def ping(self, deadline_s: float | None = None) -> None:
+        """Return once the peer has echoed, certificate checked both ways; tried once. Raises as `call`."""
+        self._persist(consts.HANDLE_PING, ("ping",), deadline_s, 0)
+
+    def close(self) -> None:
+        """Close the idle connections; those in use go when their call ends. Later calls raise UnreachableError."""
+        if self._pid != os.getpid():
+            self._leave_parent()
+        self._closing.set()
+        with self._lock:
+            idle, self._idle = self._idle, []
+        for connection, _ in idle:
+            connection.close()
+
+    def _persist(self, handler: int, values: tuple[Any, ...], deadline_s: float | None, retries: int) -> Any:
+        if self._pid != os.getpid():
+            self._leave_parent()
+        end_s = time.monotonic() + (self._settings.deadline_s if deadline_s is None else deadline_s)
+        for attempt in itertools.count():
+            try:
+                answer = self._once(handler, values, end_s)
+                break
+            except UnreachableError as exc:
+                pause_s = BACKOFF_S * 2**attempt * random.uniform(0.5, 1.5)
+                if attempt >= retries or time.monotonic() + pause_s >= end_s or self._closing.wait(pause_s):
+                    raise
+                logger.info("%s at %s: again after %.2f s: %s", self.service, self.address, pause_s, exc)
+        if isinstance(answer, LabelloopError):
+            raise answer
+        return answer
+
+    def _once(self, handler: int, values: tuple[Any, ...], end_s: float) -> Any:
+        if not self._places.acquire(timeout=max(0.0, end_s - time.monotonic())):
+            raise DeadlineError(f"no free connection to {self.service} at {self.address} within the deadline")
+        try:
+            connection = self._take(end_s)
+            try:
+                answer = connection.request(handler, values, self._left_s(end_s))
+            except (EOFError, FrameError, OSError) as exc:
+                connection.close()
+                raise self._explain(exc, end_s) from exc
+            except BaseException:
+                connection.close()
+                raise
+            self._give(connection)
+            return answer
+        finally:
+            self._places.release()
+
+    def _take(self, end_s: float) -> _Calling:
+        if self._closing.is_set():
+            raise UnreachableError(f"the client of {self.service} at {self.address} is closed")
+        oldest_s = time.monotonic() - self._settings.idle_timeout_s / 2
+        while True:
+            with self._lock:
+                connection, since_s = self._idle.pop() if self._idle else (None, 0.0)
+            if connection is None:
+                return self._connect(end_s)
+            if since_s > oldest_s and connection.is_fresh():
+                return connection
+            connection.close()
+
+    def _give(self, connection: _Calling) -> None:
+        with self._lock:
+            if not self._closing.is_set():
+                self._idle.append((connection, time.monotonic()))
+                return
+        connection.close()
+
+    def _connect(self, end_s: float) -> _Calling:
+        timeout_s = min(self._left_s(end_s), self._settings.handshake_timeout_s)
+        try:
+            channel = _dial(self.address, self._contexts.get(), timeout_s, self._settings.max_frame_bytes)
+        except OSError as exc:
+            raise self._explain(exc, end_s) from exc
+        return _Calling(channel)
+
+    def _left_s(self, end_s: float) -> float:
+        left_s = end_s - time.monotonic()
+        if left_s <= 0:
+            raise DeadlineError(f"{self.service} at {self.address} did not answer within the deadline")
+        return left_s
+
+    def _explain(self, exc: Exception, end_s: float) -> LabelloopError:
+        where = f"{self.service} at {self.address}"
+        if isinstance(exc, TimeoutError) and time.monotonic() >= end_s:
+            return DeadlineError(f"{where} did not answer within the deadline")
+        if isinstance(exc, ssl.SSLCertVerificationError):
+            return UnauthenticatedError(f"the certificate of {where} is not valid here: {exc.verify_message}")
+        if isinstance(exc, ssl.SSLError) and any(
+            word in str(exc.reason) for word in ("ALERT_CERT", "ALERT_UNKNOWN_CA", "ALERT_BAD")
+        ):
+            return UnauthenticatedError(f"{where} refuses our certificate: {exc.reason}; enrol anew")
+        return UnreachableError(f"{where} does not answer: {str(exc) or type(exc).__name__}")
+
+    def _leave_parent(self) -> None:
+        """After a fork: let go of the parent's sockets (closed here, not shut down) and locks."""
+        inherited = self._idle
+        self._reset()
+        for connection, _ in inherited:
+            connection._channel.connection.close()
+            connection._closed = True
+
+
+def _dial(address: str, context: ssl.SSLContext, timeout_s: float, max_frame_bytes: int) -> FrameChannel:
+    """Return a channel to `address` after the handshake. Raises OSError (ssl.SSLError included)."""
+    plain = socket.create_connection(parse_address(address), timeout=timeout_s)
+    try:
+        plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return FrameChannel(context.wrap_socket(plain, server_hostname=plain.getpeername()[0]), max_frame_bytes)
+    except BaseException:
+        plain.close()
+        raise
+
+
+def fetch_ca(address: str, settings: WireSettings) -> str:
+    """Return the CA certificate (PEM) that the server at `address` claims; believe it only after comparing its hash.
+
+    Raises UnreachableError.
+    """
+    end_s = time.monotonic() + settings.deadline_s
+    try:
+        channel = _dial(address, unverified_context(), settings.handshake_timeout_s, ANONYMOUS_FRAME_BYTES)
+        with contextlib.closing(_Calling(channel)) as connection:
+            root = connection.request(consts.HANDLE_GETROOT, (), max(0.1, end_s - time.monotonic()))
+    except (EOFError, FrameError, OSError) as exc:
+        raise UnreachableError(f"the registry at {address} does not answer: {exc}") from exc
+    if not isinstance(root, tuple) or len(root) != 2 or root[0] != "registry":
+        raise UnauthenticatedError(f"{address} is not a registry")
+    return str(root[1])
