@@ -19,7 +19,10 @@ from learning.algorithms.base import Algorithm, Model, Training
 
 GROUP = "labelloop.algorithms"
 _BUILT_IN: dict[str, str] = {
+    "gradient-boosting": "learning.algorithms.gradient_boosting",
     "logistic-regression": "learning.algorithms.logistic_regression",
+    "random-forest": "learning.algorithms.random_forest",
+    "svm": "learning.algorithms.svm",
 }
 
 __all__ = ["Algorithm", "Model", "Training", "default_algorithm", "find_algorithm", "list_algorithms"]
