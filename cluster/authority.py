@@ -33,6 +33,7 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
     load_pem_private_key,
 )
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from labelloop.errors import ConflictError, ForbiddenError, IntegrityError, InvalidInputError, NotFoundError, UnauthenticatedError
 from labelloop.ids import parse_node
@@ -197,7 +198,7 @@ class Authority:
                 x509.NameAttribute(x509.NameOID.COMMON_NAME, name),
             ]
         )
-        purposes = [x509.ExtendedKeyUsageOID.CLIENT_AUTH] + [x509.ExtendedKeyUsageOID.SERVER_AUTH] * is_server
+        purposes = [ExtendedKeyUsageOID.CLIENT_AUTH] + [ExtendedKeyUsageOID.SERVER_AUTH] * is_server
         builder = (
             _builder(subject, self._ca.subject, key, now_s, now_s + self._settings.certificate_days * 86400.0)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)

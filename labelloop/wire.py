@@ -50,7 +50,7 @@ from labelloop.tls import ANONYMOUS, Anonymous, ContextSource, Identity, Peer, p
 from labelloop.wire_door import Connections, Door, Ticket, open_listener
 from labelloop.wire_frames import BrineReader, FrameChannel, FrameError, long_tail
 
-__all__ = ["Client", "Handler", "Peer", "Server", "fetch_ca", "parse_address"]
+__all__ = ["Client", "Handler", "Peer", "Server", "backoff_s", "fetch_ca", "parse_address"]
 
 logger = logging.getLogger(__name__)
 
@@ -70,6 +70,11 @@ def parse_address(address: str) -> tuple[str, int]:
     if not host or not port.isdecimal() or not 0 < int(port) < 65536:
         raise InvalidInputError(f"address {address!r} is not 'host:port'")
     return host, int(port)
+
+
+def backoff_s(attempt: int) -> float:
+    """Return the seconds to pause after failed attempt `attempt` (0, 1, ...): doubling, with jitter so that callers spread."""
+    return BACKOFF_S * 2.0**attempt * random.uniform(0.5, 1.5)
 
 
 # ---------------------------------------------------------------- rpyc, with its doors walled up
@@ -398,6 +403,12 @@ class Client:
         if self._pid != os.getpid():
             self._leave_parent()
         self._closing.set()
+        self.disconnect()
+
+    def disconnect(self) -> None:
+        """Close the idle connections; the next call opens a new one."""
+        if self._pid != os.getpid():
+            self._leave_parent()
         with self._lock:
             idle, self._idle = self._idle, []
         for connection, _ in idle:
@@ -412,7 +423,7 @@ class Client:
                 answer = self._once(handler, values, end_s)
                 break
             except UnreachableError as exc:
-                pause_s = BACKOFF_S * 2**attempt * random.uniform(0.5, 1.5)
+                pause_s = backoff_s(attempt)
                 if attempt >= retries or time.monotonic() + pause_s >= end_s or self._closing.wait(pause_s):
                     raise
                 logger.info("%s at %s: again after %.2f s: %s", self.service, self.address, pause_s, exc)
