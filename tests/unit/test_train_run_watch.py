@@ -1,0 +1,49 @@
+"""When a run is hinted again, taken over, failed or left alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from roles.train.run_watch import RunLook, RunWatch, Step, next_step
+
+FRESH = RunLook(attempt=0, lease_age_s=0.0, hinted=1, hint_age_s=0.1)
+ALIVE = RunLook(attempt=1, lease_age_s=1.0, hinted=1, hint_age_s=60.0)
+DEAD = RunLook(attempt=1, lease_age_s=3.5, hinted=1, hint_age_s=60.0)
+
+
+def but(look: RunLook, **changes: Any) -> RunLook:
+    return msgspec.structs.replace(look, **changes)
+
+
+@pytest.mark.parametrize(
+    ("look", "step", "reason"),
+    [
+        (FRESH, Step.LEAVE, "attempt 1 was hinted and is not claimed yet"),
+        (but(FRESH, hint_age_s=3.1, lease_age_s=3.1), Step.HINT, "no worker has claimed it yet"),
+        (but(FRESH, hinted=0), Step.HINT, "no worker has claimed it yet"),
+        (but(FRESH, cancel="no need"), Step.CANCEL, "no need"),
+        (ALIVE, Step.LEAVE, "attempt 1 is alive"),
+        (but(ALIVE, cancel="no need"), Step.LEAVE, "attempt 1 is alive"),
+        (DEAD, Step.HINT, "attempt 1 gave no sign for 3 s: attempt 2 takes over"),
+        (but(DEAD, hinted=2, hint_age_s=1.0), Step.LEAVE, "attempt 2 was hinted and is not claimed yet"),
+        (but(DEAD, hinted=2, hint_age_s=4.0), Step.HINT, "attempt 1 gave no sign for 3 s: attempt 2 takes over"),
+        (but(DEAD, cancel="no need"), Step.CANCEL, "no need"),
+        (but(DEAD, attempt=5, hinted=5), Step.FAIL, "5 attempts died, the last without a sign for 3 s: see its log"),
+    ],
+)
+def test_a_run_is_judged_by_its_lease(look: RunLook, step: Step, reason: str) -> None:
+    assert next_step(look) == (step, reason)
+
+
+def test_a_lease_counter_that_stands_still_ages_by_the_observers_clock() -> None:
+    watch = RunWatch(7, now_s=100.0, is_hinted=True)
+    watch.see(1, 0, 101.0)
+    watch.see(1, 1, 102.0)
+    watch.see(1, 1, 109.0)
+    assert watch.look(109.0, None, 5, 3.0, 3.0).lease_age_s == 7.0
+    assert watch.claimed_s == 101.0
+    watch.see(2, 1, 110.0)
+    assert watch.look(110.0, None, 5, 3.0, 3.0).lease_age_s == 0.0
