@@ -1,0 +1,446 @@
+"""The four habits by which this project touches a network file system, and the one seam to the operating system.
+
+Owns every write below the datastore: publish by writing beside, fsync, rename; exclusive create as the one compare-and-set;
+append by new immutable files; removal by hiding first. Must never lock a file, grow one in place, or leave a visible name
+whose content is not complete and on disk. Called by every module of this room, by nobody else.
+
+Names that begin with '.' are work in progress or rubbish: no reader sees them, `collect` removes them once they are old.
+
+Exclusive create is `link(2)` of a complete file. A mount without hard links gets a folder of that name holding the file
+`content`, renamed into place complete: rename onto a folder that is not empty fails, so one writer wins there too.
+`habits.check_habits` proves whichever of the two the mount needs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+import stat
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TypeAlias
+
+from labelloop.errors import IntegrityError, LabelloopError, NotFoundError, NotReadyError, StorageFullError, UnreachableError
+
+Buffer: TypeAlias = bytes | bytearray | memoryview
+
+BESIDE = ".beside-"
+RUBBISH = ".rubbish-"
+CONTENT = "content"
+
+_BLOCK = 2**20
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+_GONE = frozenset({errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.ECONNABORTED})
+_NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV, errno.EACCES})
+_NO_DIR_FSYNC = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.ENOSYS})
+
+
+class FileOps:
+    """Every call that changes the file system, one method each; tests put in one that crashes after the k-th."""
+
+    def create(self, path: Path) -> int:
+        """Create `path` exclusively and return its descriptor."""
+        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+
+    def write(self, fd: int, data: Buffer) -> None:
+        """Write all of `data`."""
+        view = memoryview(data).cast("B")
+        while view:
+            view = view[os.write(fd, view) :]
+
+    def fsync(self, fd: int) -> None:
+        """Bring the content of an open file to disk."""
+        os.fsync(fd)
+
+    def close(self, fd: int) -> None:
+        """Close a descriptor."""
+        os.close(fd)
+
+    def fsync_dir(self, path: Path) -> None:
+        """Bring the names in a folder to disk, where the mount can."""
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        except OSError as exc:
+            if exc.errno not in _NO_DIR_FSYNC:
+                raise
+        finally:
+            os.close(fd)
+
+    def mkdir(self, path: Path) -> None:
+        """Create one folder exclusively."""
+        path.mkdir()
+
+    def rename(self, source: Path, target: Path) -> None:
+        """Move `source` over `target`."""
+        source.rename(target)
+
+    def link(self, source: Path, target: Path) -> None:
+        """Give the file `source` the second name `target`, which must be free."""
+        os.link(source, target, follow_symlinks=False)
+
+    def unlink(self, path: Path) -> None:
+        """Remove a file."""
+        path.unlink()
+
+    def rmdir(self, path: Path) -> None:
+        """Remove an empty folder."""
+        path.rmdir()
+
+
+_ops = FileOps()
+
+
+@contextlib.contextmanager
+def swapped_ops(ops: FileOps) -> Iterator[FileOps]:
+    """Use `ops` inside the block, in the whole process; for tests and `check_habits` only."""
+    global _ops
+    before, _ops = _ops, ops
+    try:
+        yield ops
+    finally:
+        _ops = before
+
+
+def _renamed(exc: OSError, path: Path, missing: type[LabelloopError]) -> LabelloopError:
+    if exc.errno in _FULL:
+        return StorageFullError(f"no room for {path}: free some space or raise the quota, then repeat; nothing was half written")
+    if exc.errno in _GONE:
+        return UnreachableError(f"the datastore does not answer at {path} ({exc.strerror}): check the mount")
+    if exc.errno in (errno.ENOENT, errno.ENOTDIR):
+        return missing(f"{path} does not exist")
+    if exc.errno == errno.ELOOP:
+        return IntegrityError(f"{path} is a symbolic link, which the datastore never holds: remove it")
+    return NotReadyError(f"the datastore refuses {path} ({exc.strerror}): check its owner, mode and mount options")
+
+
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Rename the OSErrors of a read: NotFoundError for what is not there, else as for writing."""
+    try:
+        yield
+    except OSError as exc:
+        raise _renamed(exc, path, NotFoundError) from exc
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Rename the OSErrors of a write: StorageFullError, UnreachableError, NotReadyError or IntegrityError."""
+    try:
+        yield
+    except OSError as exc:
+        raise _renamed(exc, path, NotReadyError) from exc
+
+
+# ---------------------------------------------------------------- reading
+
+
+def read_file(path: Path) -> bytes:
+    """Return the content of a published file.
+
+    Raises NotFoundError for a missing or an empty file: we publish none of 0 bytes, so a lagging mount shows it half.
+    """
+    with reading(path):
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            if stat.S_ISDIR(os.fstat(fd).st_mode):  # made by `_take_name_by_folder`
+                data = (path / CONTENT).read_bytes()
+            else:
+                data = _read_all(fd)
+        finally:
+            os.close(fd)
+    if not data:
+        raise NotFoundError(f"{path} is not complete yet")
+    return data
+
+
+def _read_all(fd: int) -> bytes:
+    blocks = []
+    while block := os.read(fd, _BLOCK):
+        blocks.append(block)
+    return blocks[0] if len(blocks) == 1 else b"".join(blocks)
+
+
+def list_names(path: Path) -> list[str]:
+    """Return the visible names in a folder, sorted; none when it does not exist."""
+    try:
+        return sorted(name for name in os.listdir(path) if not name.startswith("."))  # noqa: PTH208 - names, not paths
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as exc:
+        raise _renamed(exc, path, NotFoundError) from exc
+
+
+def list_numbers(path: Path, prefix: str = "") -> list[int]:
+    """Return the numbers n of the visible names `<prefix><n>`, rising."""
+    digits = (name.removeprefix(prefix) for name in list_names(path) if name.startswith(prefix))
+    return sorted(int(text) for text in digits if text.isascii() and text.isdigit() and text == str(int(text)))
+
+
+def modified_s(path: Path) -> float | None:
+    """Return the file system's own time of the last change of `path`, seconds; None when it is gone."""
+    try:
+        return path.lstat().st_mtime
+    except FileNotFoundError:
+        return None
+    except OSError as exc:
+        raise _renamed(exc, path, NotFoundError) from exc
+
+
+def clock_s(folder: Path) -> float:
+    """Return the file system's own time, seconds, as it stamps a fresh file in `folder`.
+
+    Ages of files are judged against it, so that the clocks of two machines are never compared.
+    """
+    with writing(folder):
+        probe = beside_name(folder)
+        _ops.close(_ops.create(probe))
+        now = probe.lstat().st_mtime
+        _ops.unlink(probe)
+        return now
+
+
+# ---------------------------------------------------------------- writing
+
+
+def _discard(path: Path) -> None:
+    with contextlib.suppress(OSError):
+        _ops.unlink(path)
+
+
+def _fill(path: Path, parts: Iterable[Buffer]) -> None:
+    fd = _ops.create(path)
+    try:
+        try:
+            for part in parts:
+                _ops.write(fd, part)
+            _ops.fsync(fd)
+        finally:
+            _ops.close(fd)
+    except OSError:
+        _discard(path)
+        raise
+
+
+def beside_name(folder: Path) -> Path:
+    """Return a fresh hidden name in `folder`."""
+    return folder / f"{BESIDE}{secrets.token_hex(8)}"
+
+
+def publish_file(path: Path, *parts: Buffer) -> None:
+    """Make `parts`, joined, the content of `path`, replacing what was there: complete and on disk, or not visible at all.
+
+    Raises StorageFullError, UnreachableError, NotReadyError.
+    """
+    with writing(path):
+        beside = beside_name(path.parent)
+        _fill(beside, parts)
+        try:
+            _ops.rename(beside, path)
+        except OSError:
+            _discard(beside)
+            raise
+        _ops.fsync_dir(path.parent)
+
+
+def create_exclusive(path: Path, *parts: Buffer) -> bool:
+    """Create `path` with `parts`, joined, unless the name is taken: the compare-and-set of this room.
+
+    Returns True when this call created it, complete and on disk; False when somebody else had.
+    Raises StorageFullError, UnreachableError, NotReadyError.
+    """
+    with writing(path):
+        if os.path.lexists(path):
+            return False
+        beside = beside_name(path.parent)
+        _fill(beside, parts)
+        try:
+            is_mine = _take_name(beside, path)
+        except OSError:
+            _discard(beside)
+            raise
+        if is_mine:
+            _ops.fsync_dir(path.parent)
+        return is_mine
+
+
+def _take_name(beside: Path, path: Path) -> bool:
+    try:
+        _ops.link(beside, path)
+        is_mine = True
+    except FileExistsError:
+        is_mine = _is_same_file(beside, path)  # an answer lost on the network makes link(2) repeat itself
+    except OSError as exc:
+        if exc.errno not in _NO_LINKS:
+            raise
+        return _take_name_by_folder(beside, path)
+    _ops.unlink(beside)
+    return is_mine
+
+
+def _is_same_file(beside: Path, path: Path) -> bool:
+    mine, theirs = beside.lstat(), path.lstat()
+    return mine.st_nlink > 1 and (mine.st_dev, mine.st_ino) == (theirs.st_dev, theirs.st_ino)
+
+
+def _take_name_by_folder(beside: Path, path: Path) -> bool:
+    wrapped = beside_name(path.parent)
+    _ops.mkdir(wrapped)
+    _ops.rename(beside, wrapped / CONTENT)
+    _ops.fsync_dir(wrapped)
+    return _rename_exclusive(wrapped, path)
+
+
+def _rename_exclusive(source: Path, target: Path) -> bool:
+    try:
+        _ops.rename(source, target)
+    except OSError as exc:
+        if exc.errno not in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
+            raise
+        remove_tree(source)
+        return False
+    return True
+
+
+def create_mark(path: Path) -> bool:
+    """Create the empty file `path` unless it is there; False when it is. Its name is all it says; not brought to disk.
+
+    For leases and attempt counts, which a power cut may forget.
+    """
+    with writing(path):
+        try:
+            _ops.close(_ops.create(path))
+        except FileExistsError:
+            return False
+        return True
+
+
+def claim_dir(path: Path) -> bool:
+    """Create the folder `path`; False when somebody else had (mkdir as compare-and-set)."""
+    with writing(path):
+        try:
+            _ops.mkdir(path)
+        except FileExistsError:
+            return False
+        _ops.fsync_dir(path.parent)
+        return True
+
+
+def publish_dir(source: Path, target: Path) -> bool:
+    """Give the finished folder `source` (same file system) the name `target`; False and `source` removed when it is taken.
+
+    Brings every file and folder below `source` to disk first. Two different folders never race for one name in this room
+    (names carry a hash of the content, or lie in a folder with one writer).
+    """
+    with writing(target):
+        for folder, _, names in os.walk(source):
+            for name in names:
+                fd = os.open(Path(folder) / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+                try:
+                    _ops.fsync(fd)
+                finally:
+                    os.close(fd)
+            _ops.fsync_dir(Path(folder))
+        is_mine = _rename_exclusive(source, target)
+        _ops.fsync_dir(target.parent)
+        return is_mine
+
+
+def write_new(path: Path, parts: Iterable[Buffer]) -> None:
+    """Write a file, piece by piece, into a folder that is not visible yet (see `publish_dir`)."""
+    with writing(path):
+        _fill(path, parts)
+
+
+def ensure_dir(base: Path, path: Path) -> Path:
+    """Create the folders from `base` (which must exist) down to `path` where they are missing; return `path`."""
+    with writing(path):
+        if path.is_dir():
+            return path
+        missing = [path, *path.parents]
+        for folder in reversed(missing[: missing.index(base)]):
+            try:
+                _ops.mkdir(folder)
+            except FileExistsError:
+                continue
+            _ops.fsync_dir(folder.parent)
+    return path
+
+
+# ---------------------------------------------------------------- removing
+
+
+def remove_file(path: Path) -> bool:
+    """Remove a file; False when it is gone already."""
+    with writing(path):
+        try:
+            _ops.unlink(path)
+        except FileNotFoundError:
+            return False
+        except (IsADirectoryError, PermissionError):
+            if not path.is_dir():
+                raise
+            remove_tree(path)
+        return True
+
+
+def remove_dir(path: Path) -> bool:
+    """Hide the folder `path` under another name, so that no reader sees half of it, then remove it; False when it is gone."""
+    with writing(path):
+        hidden = path.parent / f"{RUBBISH}{secrets.token_hex(8)}"
+        try:
+            _ops.rename(path, hidden)
+        except FileNotFoundError:
+            return False
+        remove_tree(hidden)
+        return True
+
+
+def hide_dir(path: Path) -> Path | None:
+    """Hide the folder `path` and return its hidden name, None when it is gone (see `remove_tree`, or rename it back)."""
+    with writing(path):
+        hidden = path.parent / f"{RUBBISH}{secrets.token_hex(8)}"
+        try:
+            _ops.rename(path, hidden)
+        except FileNotFoundError:
+            return None
+        return hidden
+
+
+def rename_back(hidden: Path, path: Path) -> None:
+    """Undo `hide_dir`."""
+    with writing(path):
+        _ops.rename(hidden, path)
+        _ops.fsync_dir(path.parent)
+
+
+def discard_tree(path: Path) -> None:
+    """Remove a folder of ours that never became visible, as far as that works."""
+    with contextlib.suppress(OSError):
+        remove_tree(path)
+
+
+def remove_tree(path: Path) -> None:
+    """Remove a folder and all below it, following no link; what is gone already is fine. Raises OSError."""
+    try:
+        entries = list(os.scandir(path))
+    except FileNotFoundError:
+        return
+    for entry in entries:
+        with contextlib.suppress(FileNotFoundError):
+            if entry.is_dir(follow_symlinks=False):
+                remove_tree(Path(entry.path))
+            else:
+                _ops.unlink(Path(entry.path))
+    with contextlib.suppress(FileNotFoundError):
+        _ops.rmdir(path)
+
+
+def is_real_dir(path: Path) -> bool:
+    """Return whether `path` is a folder and no symbolic link."""
+    try:
+        return stat.S_ISDIR(path.lstat().st_mode)
+    except OSError:
+        return False
