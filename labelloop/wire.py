@@ -7,21 +7,16 @@ carry plain values only. Must never run a handler in the accept loop, nor repeat
 role, the registry and the managers (Server) and by `labelloop.clients` (Client).
 
 A server process has one thread that accepts and one for each connection; at most `worker_threads` of them are inside handlers.
-A client holds a small pool of connections, one call on each at a time, so a slow call delays no other.
 """
 
 from __future__ import annotations
 
 import contextlib
-import itertools
 import logging
-import os
-import random
 import select
 import socket
 import ssl
 import threading
-import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -31,9 +26,7 @@ from rpyc.core.service import VoidService
 
 from labelloop.errors import (
     BusyError,
-    DeadlineError,
     ForbiddenError,
-    IntegrityError,
     InternalError,
     InvalidInputError,
     LabelloopError,
@@ -49,6 +42,7 @@ from labelloop.settings import WireSettings
 from labelloop.tls import ANONYMOUS, Anonymous, ContextSource, Identity, Peer, peer_of, unverified_context
 from labelloop.wire_door import Connections, Door, Ticket, open_listener
 from labelloop.wire_frames import BrineReader, FrameChannel, FrameError, long_tail
+from labelloop.wire_pool import HEAD_BYTES, Answer, PooledClient, backoff_s, dial, parse_address
 
 __all__ = ["Client", "Handler", "Peer", "Server", "backoff_s", "fetch_ca", "parse_address"]
 
@@ -57,24 +51,8 @@ logger = logging.getLogger(__name__)
 Handler = Callable[[Any, Peer], Message]
 
 ANONYMOUS_FRAME_BYTES = 64 * 1024
-HEAD_BYTES = 512  # more than any head before a payload
 SENTENCE_CHARS = 2000
 COPIED_BYTES = 4096  # a payload below this travels in its head
-BACKOFF_S = 0.05
-
-
-def parse_address(address: str) -> tuple[str, int]:
-    """Return (host, port) of 'host:port' or '[v6]:port'. Raises InvalidInputError naming the address."""
-    host, _, port = address.rpartition(":")
-    host = host.removeprefix("[").removesuffix("]")
-    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
-        raise InvalidInputError(f"address {address!r} is not 'host:port'")
-    return host, int(port)
-
-
-def backoff_s(attempt: int) -> float:
-    """Return the seconds to pause after failed attempt `attempt` (0, 1, ...): doubling, with jitter so that callers spread."""
-    return BACKOFF_S * 2.0**attempt * random.uniform(0.5, 1.5)
 
 
 # ---------------------------------------------------------------- rpyc, with its doors walled up
@@ -207,6 +185,29 @@ class _Calling(_Plain):
         if not isinstance(raw, tuple) or len(raw) != 2 or not all(isinstance(part, str) for part in raw):
             raise FrameError("an error is not (code, sentence)")
         return from_code(raw[0], raw[1])
+
+    def call(self, name: str, data: bytes, timeout_s: float) -> Answer:
+        """Return the answer's bytes, or the peer's error."""
+        answer = self.request(consts.HANDLE_CALL, (name, (data,)), timeout_s)
+        if not isinstance(answer, bytes | memoryview | LabelloopError):
+            raise FrameError(f"the answer of {name} is {type(answer).__name__}, not bytes")
+        return answer
+
+    def ping(self, timeout_s: float) -> Answer:
+        """Return what the peer echoes."""
+        answer = self.request(consts.HANDLE_PING, (b"ping",), timeout_s)
+        if answer != b"ping" and not isinstance(answer, LabelloopError):
+            raise FrameError("the echo of a ping is another")
+        return answer if isinstance(answer, LabelloopError) else b"ping"
+
+    def root(self, timeout_s: float) -> Any:
+        """Return what the peer says of itself: (service, CA certificate PEM)."""
+        return self.request(consts.HANDLE_GETROOT, (), timeout_s)
+
+    def abandon(self) -> None:
+        """Close this process's end after a fork, without a shutdown that the parent would feel."""
+        self._closed = True
+        self._channel.connection.close()
 
     def is_fresh(self) -> bool:
         """Return False when the peer has closed, or said something unasked, since the last answer."""
@@ -352,167 +353,11 @@ def _check_kind(row: Method, service: str, peer: Peer) -> None:
 # ---------------------------------------------------------------- client
 
 
-class Client:
-    """Calls one service at one address. Thread-safe; after a fork the child opens connections of its own."""
+class Client(PooledClient):
+    """Calls one service at one address ('host:port'): see `PooledClient`. Thread-safe, to be kept and closed."""
 
     def __init__(self, address: str, service: str, identity: Identity | Anonymous, settings: WireSettings) -> None:
-        parse_address(address)
-        self.address = address
-        self.service = service
-        self._table = SERVICES[service]
-        self._settings = settings
-        self._contexts = ContextSource(identity)
-        self._reset()
-
-    def _reset(self) -> None:
-        self._pid = os.getpid()
-        self._lock = threading.Lock()
-        self._places = threading.BoundedSemaphore(self._settings.client_connections)
-        self._idle: list[tuple[_Calling, float]] = []
-        self._closing = threading.Event()
-
-    def call(self, method: str, request: Message, deadline_s: float | None = None) -> Message:
-        """Return the answer of `method` to `request` within `deadline_s` (default `wire.deadline_s`).
-
-        An idempotent method is repeated, with growing pauses, while the peer is unreachable. Raises the error the peer answered;
-        UnreachableError, DeadlineError, UnauthenticatedError, TooLargeError, IntegrityError of the transport.
-        """
-        row = self._table.get(method)
-        if row is None or not isinstance(request, row.request):
-            raise InvalidInputError(f"{self.service}.{method} does not take {type(request).__name__}: see labelloop/methods.py")
-        data = encode(request)
-        if len(data) + HEAD_BYTES > self._settings.max_frame_bytes:
-            raise TooLargeError(
-                f"{self.service}.{method} with {len(data)} bytes is over wire.max_frame_bytes: send smaller batches"
-            )
-        values = (f"{self.service}.{method}", (data,))
-        answer = self._persist(consts.HANDLE_CALL, values, deadline_s, self._settings.retries if row.is_idempotent else 0)
-        if not isinstance(answer, bytes | memoryview):
-            raise IntegrityError(f"{self.service} at {self.address} answered {type(answer).__name__}, not bytes")
-        try:
-            return decode(row.reply, answer)
-        except InvalidInputError as exc:
-            raise IntegrityError(f"{self.service}.{method} at {self.address} gave an answer this build cannot read: {exc}") from exc
-
-    def ping(self, deadline_s: float | None = None) -> None:
-        """Return once the peer has echoed, certificate checked both ways; tried once. Raises as `call`."""
-        self._persist(consts.HANDLE_PING, ("ping",), deadline_s, 0)
-
-    def close(self) -> None:
-        """Close the idle connections; those in use go when their call ends. Later calls raise UnreachableError."""
-        if self._pid != os.getpid():
-            self._leave_parent()
-        self._closing.set()
-        self.disconnect()
-
-    def disconnect(self) -> None:
-        """Close the idle connections; the next call opens a new one."""
-        if self._pid != os.getpid():
-            self._leave_parent()
-        with self._lock:
-            idle, self._idle = self._idle, []
-        for connection, _ in idle:
-            connection.close()
-
-    def _persist(self, handler: int, values: tuple[Any, ...], deadline_s: float | None, retries: int) -> Any:
-        if self._pid != os.getpid():
-            self._leave_parent()
-        end_s = time.monotonic() + (self._settings.deadline_s if deadline_s is None else deadline_s)
-        for attempt in itertools.count():
-            try:
-                answer = self._once(handler, values, end_s)
-                break
-            except UnreachableError as exc:
-                pause_s = backoff_s(attempt)
-                if attempt >= retries or time.monotonic() + pause_s >= end_s or self._closing.wait(pause_s):
-                    raise
-                logger.info("%s at %s: again after %.2f s: %s", self.service, self.address, pause_s, exc)
-        if isinstance(answer, LabelloopError):
-            raise answer
-        return answer
-
-    def _once(self, handler: int, values: tuple[Any, ...], end_s: float) -> Any:
-        if not self._places.acquire(timeout=max(0.0, end_s - time.monotonic())):
-            raise DeadlineError(f"no free connection to {self.service} at {self.address} within the deadline")
-        try:
-            connection = self._take(end_s)
-            try:
-                answer = connection.request(handler, values, self._left_s(end_s))
-            except (EOFError, FrameError, OSError) as exc:
-                connection.close()
-                raise self._explain(exc, end_s) from exc
-            except BaseException:
-                connection.close()
-                raise
-            self._give(connection)
-            return answer
-        finally:
-            self._places.release()
-
-    def _take(self, end_s: float) -> _Calling:
-        if self._closing.is_set():
-            raise UnreachableError(f"the client of {self.service} at {self.address} is closed")
-        oldest_s = time.monotonic() - self._settings.idle_timeout_s / 2
-        while True:
-            with self._lock:
-                connection, since_s = self._idle.pop() if self._idle else (None, 0.0)
-            if connection is None:
-                return self._connect(end_s)
-            if since_s > oldest_s and connection.is_fresh():
-                return connection
-            connection.close()
-
-    def _give(self, connection: _Calling) -> None:
-        with self._lock:
-            if not self._closing.is_set():
-                self._idle.append((connection, time.monotonic()))
-                return
-        connection.close()
-
-    def _connect(self, end_s: float) -> _Calling:
-        timeout_s = min(self._left_s(end_s), self._settings.handshake_timeout_s)
-        try:
-            channel = _dial(self.address, self._contexts.get(), timeout_s, self._settings.max_frame_bytes)
-        except OSError as exc:
-            raise self._explain(exc, end_s) from exc
-        return _Calling(channel)
-
-    def _left_s(self, end_s: float) -> float:
-        left_s = end_s - time.monotonic()
-        if left_s <= 0:
-            raise DeadlineError(f"{self.service} at {self.address} did not answer within the deadline")
-        return left_s
-
-    def _explain(self, exc: Exception, end_s: float) -> LabelloopError:
-        where = f"{self.service} at {self.address}"
-        if isinstance(exc, TimeoutError) and time.monotonic() >= end_s:
-            return DeadlineError(f"{where} did not answer within the deadline")
-        if isinstance(exc, ssl.SSLCertVerificationError):
-            return UnauthenticatedError(f"the certificate of {where} is not valid here: {exc.verify_message}")
-        if isinstance(exc, ssl.SSLError) and any(
-            word in str(exc.reason) for word in ("ALERT_CERT", "ALERT_UNKNOWN_CA", "ALERT_BAD")
-        ):
-            return UnauthenticatedError(f"{where} refuses our certificate: {exc.reason}; enrol anew")
-        return UnreachableError(f"{where} does not answer: {str(exc) or type(exc).__name__}")
-
-    def _leave_parent(self) -> None:
-        """After a fork: let go of the parent's sockets (closed here, not shut down) and locks."""
-        inherited = self._idle
-        self._reset()
-        for connection, _ in inherited:
-            connection._channel.connection.close()
-            connection._closed = True
-
-
-def _dial(address: str, context: ssl.SSLContext, timeout_s: float, max_frame_bytes: int) -> FrameChannel:
-    """Return a channel to `address` after the handshake. Raises OSError (ssl.SSLError included)."""
-    plain = socket.create_connection(parse_address(address), timeout=timeout_s)
-    try:
-        plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        return FrameChannel(context.wrap_socket(plain, server_hostname=plain.getpeername()[0]), max_frame_bytes)
-    except BaseException:
-        plain.close()
-        raise
+        super().__init__(address, service, identity, settings, _Calling)
 
 
 def fetch_ca(address: str, settings: WireSettings) -> str:
@@ -520,11 +365,10 @@ def fetch_ca(address: str, settings: WireSettings) -> str:
 
     Raises UnreachableError.
     """
-    end_s = time.monotonic() + settings.deadline_s
     try:
-        channel = _dial(address, unverified_context(), settings.handshake_timeout_s, ANONYMOUS_FRAME_BYTES)
-        with contextlib.closing(_Calling(channel)) as connection:
-            root = connection.request(consts.HANDLE_GETROOT, (), max(0.1, end_s - time.monotonic()))
+        channel = dial(address, unverified_context(), settings.handshake_timeout_s, ANONYMOUS_FRAME_BYTES)
+        with contextlib.closing(_Calling(channel)) as line:
+            root = line.root(settings.deadline_s)
     except (EOFError, FrameError, OSError) as exc:
         raise UnreachableError(f"the registry at {address} does not answer: {exc}") from exc
     if not isinstance(root, tuple) or len(root) != 2 or root[0] != "registry":

@@ -249,6 +249,8 @@ class Door:
     def _host(self, ticket: Ticket) -> None:
         try:
             self._converse(ticket)
+        except Exception:
+            logger.exception("%s: the connection of %s ends with a defect", self._name, ticket.address)
         finally:
             self._connections.remove(ticket)
             with self._threads_lock:
