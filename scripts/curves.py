@@ -5,6 +5,7 @@ Owns nothing; pure but for training. Called by scripts.annotator. Features come 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -74,3 +75,24 @@ def corrections_per_100(corrected: Sequence[bool]) -> list[float]:
     """Return corrections per 100 in each run of 100 labels that carried a draft; a last run below 20 labels is left out."""
     runs = [corrected[start : start + 100] for start in range(0, len(corrected), 100)]
     return [round(100 * sum(run) / len(run), 2) for run in runs if len(run) >= 20]
+
+
+def area(curve: Sequence[Sequence[float]]) -> float:
+    """Return the mean height of a curve of [labels, value, ...] rows: its area over its width (trapezoid rule)."""
+    if len(curve) < 2:
+        return curve[0][1] if curve else 0.0
+    inside = sum((b[0] - a[0]) * (a[1] + b[1]) / 2 for a, b in itertools.pairwise(curve))
+    return inside / (curve[-1][0] - curve[0][0])
+
+
+def summary(report: Mapping[str, Any]) -> str:
+    """Return what a report means, in three lines."""
+    mine, random = area(report["curve"]), area(report["random_curve"])
+    high = area([[row[0], row[3]] for row in report["random_curve"]])
+    where = "above its band" if mine > high else "within its band" if mine >= random else "BELOW it"
+    first, last = report["corrections_first_100"], report["corrections_last_100"]
+    return (
+        f"area under the curve {mine:.4f}, random {random:.4f} (band up to {high:.4f}): {where}\n"
+        f"corrections in the first 100 labels that carried a draft: {first}, in the last 100: {last}\n"
+        f"lost {report['lost']}, doubled {report['doubled']}, {len(report['versions'])} versions, {report['seconds']} s"
+    )

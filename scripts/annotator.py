@@ -1,0 +1,309 @@
+"""An annotator made out of true labels: works through the app's public HTTP API, then reports how well the loop learnt.
+
+Owns its journal (every acknowledged answer, one JSON line, flushed before the next), from which it resumes after a kill. Must never
+touch the app's database; the datastore it only reads, to count lost and doubled labels. Called by scripts.demo as a process.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from datastore_layout.labels import LabelLog
+from datastore_layout.root import open_root, task_folder
+from datastore_layout.shards import ShardSet
+from labelloop.errors import DeadlineError, NotFoundError
+from labelloop.ids import parse_task
+from labelloop.settings import TrainSettings
+from scripts.curves import Reference, corrections_per_100, random_curve
+from scripts.samples import Sample, SampleItem, write_upload
+from scripts.web_client import WebClient
+
+logger = logging.getLogger(__name__)
+
+_LOOK_S = 0.05
+_ROUND_TIMEOUT_S = 180.0
+_PREDICT_ITEMS = 500
+
+
+class Journal:
+    """Append-only JSON lines; each line is on disk before the call returns."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._path = path
+        self._file = path.open("ab")
+
+    def write(self, **entry: Any) -> None:
+        """Add one entry and flush it to disk."""
+        self._file.write(json.dumps(entry).encode() + b"\n")
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def read(self, kind: str) -> list[dict[str, Any]]:
+        """Return the entries of `kind`, oldest first; a last line cut short by a kill is left out."""
+        found = []
+        for line in self._path.read_bytes().split(b"\n"):
+            try:
+                entry = json.loads(line)
+            except ValueError:
+                continue
+            if entry["kind"] == kind:
+                found.append(entry)
+        return found
+
+
+class Plan(NamedTuple):
+    """What one simulation does. `say` shows progress: (labels done, labels in all, sentence)."""
+
+    sample: Sample
+    labels: int
+    strategy: str
+    datastore: Path
+    work_dir: Path
+    train: TrainSettings
+    say: Callable[[int, int, str], None]
+
+
+class Annotator:
+    """One simulation; `run` may be called again after a kill and goes on where it was."""
+
+    def __init__(self, app: WebClient, plan: Plan) -> None:
+        self._app = app
+        self._plan = plan
+        self._truth = {item.item_id: item.label for item in plan.sample.items}
+        self._journal = Journal(plan.work_dir / "journal.jsonl")
+        self._slug = self._find_slug()
+
+    def run(self) -> dict[str, Any]:
+        """Import, label, wait for each round of the loop; return the report."""
+        began_s = time.time()
+        began = self._journal.read("began")
+        if began:
+            began_s = float(began[0]["at"])
+        else:
+            self._journal.write(kind="began", at=began_s)
+        self._prepare()
+        self._label()
+        report = self._report(time.time() - began_s)
+        self._journal.close()
+        return report
+
+    # ------------------------------------------------------------ the work
+
+    def _find_slug(self) -> str:
+        known = self._journal.read("project")
+        if known:
+            return str(known[0]["slug"])
+        slug = f"{self._plan.sample.name}-{time.strftime('%m%d-%H%M%S')}"
+        self._journal.write(kind="project", slug=slug)
+        return slug
+
+    def _path(self, rest: str = "") -> str:
+        return f"/projects/{self._slug}{rest}"
+
+    def _prepare(self) -> None:
+        sample = self._plan.sample
+        create_project(self._app, sample, self._slug, f"{sample.title} (simulated)", self._plan.strategy)
+        status = self._status()
+        if status["items"] < len(sample.pool()):
+            self._plan.say(0, self._plan.labels, f"importing {len(sample.pool())} items")
+            import_sample(self._app, sample, self._slug, self._plan.work_dir)
+        self._wait(lambda s: s["items"] >= len(sample.pool()), "the import")
+
+    def _status(self) -> dict[str, Any]:
+        status: dict[str, Any] = self._app.call("GET", self._path("/status"))
+        return status
+
+    def _wait(self, is_done: Callable[[dict[str, Any]], bool], what: str, limit_s: float = _ROUND_TIMEOUT_S) -> dict[str, Any]:
+        until_s = time.monotonic() + limit_s
+        while not is_done(status := self._status()):
+            if time.monotonic() > until_s:
+                raise DeadlineError(f"{what} took longer than {limit_s:.0f} s; the project says: {status.get('trouble') or status}")
+            time.sleep(_LOOK_S)
+        return status
+
+    def _label(self) -> None:
+        done = len({entry["item_id"] for entry in self._journal.read("label")})
+        wanted = min(self._plan.labels, len(self._plan.sample.pool()))
+        self._wait(lambda s: bool(s["is_ordered"]), "the first order of the queue")
+        while done < wanted:
+            items = self._app.call("POST", self._path("/next"), {"n": 1})["items"]
+            if not items:
+                time.sleep(_LOOK_S)
+                continue
+            done += self._answer(items[0])
+            self._come_round(done, wanted)
+
+    def _answer(self, item: dict[str, Any]) -> int:
+        label = self._truth[item["item_id"]]
+        draft = item.get("draft")
+        body = {
+            "item_id": item["item_id"],
+            "lease": item["lease"],
+            "labels": [label],
+            "seconds": 1.0,
+            "key": uuid.uuid4().hex,
+            "next": 0,
+        }
+        self._app.call("POST", self._path("/annotations"), body)
+        shown = draft["labels"] if draft else None
+        self._journal.write(kind="label", item_id=item["item_id"], draft=shown, corrected=shown is not None and shown != [label])
+        return 1
+
+    def _come_round(self, done: int, wanted: int) -> None:
+        """When the policy says that these labels start a training, wait until fresh drafts order the queue."""
+        status = self._status()
+        self._plan.say(done, wanted, status["next_training"] or status["trouble"])
+        if status["outbox"] and self._is_due(status):
+            status = self._wait(lambda s: not s["outbox"], "relaying labels")
+        if not self._is_due(status):
+            return
+        began_s, before = time.monotonic(), status["serving"]
+        status = self._wait(lambda s: not self._is_due(s) and self._is_settled(s), f"the training at {done} labels")
+        if status["serving"] != before:
+            self._measure(status["serving"], done, time.monotonic() - began_s)
+
+    def _is_due(self, status: dict[str, Any]) -> bool:
+        return bool(status["labels_sent"] >= status["next_training_at"] > 0)
+
+    def _is_settled(self, status: dict[str, Any]) -> bool:
+        return (
+            not status["outbox"]
+            and status["run"] is None
+            and status["drafts_version"] == status["serving"]
+            and status["is_ordered"]
+        )
+
+    # ------------------------------------------------------------ the report
+
+    def _measure(self, version: str, labels: int, seconds: float) -> None:
+        """Record the accuracy of the published `version` on the fixed fifth that was never imported."""
+        if any(entry["version"] == version for entry in self._journal.read("version")):
+            return
+        right = [a == b for a, b in self._predictions(version)]
+        self._journal.write(
+            kind="version", version=version, labels=labels, accuracy=sum(right) / len(right), seconds=round(seconds, 3)
+        )
+
+    def _predictions(self, version: str) -> Iterator[tuple[str, str]]:
+        test = self._plan.sample.test()
+        for start in range(0, len(test), _PREDICT_ITEMS):
+            part = test[start : start + _PREDICT_ITEMS]
+            body = {"items": [{"id": item.item_id, "link": item.link} for item in part], "version": version}
+            reply = self._app.call("POST", self._path("/predict"), body)
+            for item, found in zip(part, reply["predictions"], strict=True):
+                yield item.label, found["labels"][0] if found["labels"] else ""
+
+    def _report(self, seconds: float) -> dict[str, Any]:
+        self._wait(lambda s: not s["outbox"] and s["run"] is None, "the last labels")
+        status = self._status()
+        labels = self._journal.read("label")
+        if status["serving"]:
+            self._measure(status["serving"], len(labels), 0.0)
+        versions = self._journal.read("version")
+        curve = [[entry["labels"], round(entry["accuracy"], 4)] for entry in versions]
+        drafted = [bool(entry["corrected"]) for entry in labels if entry["draft"] is not None]
+        lost, doubled = self._lost_and_doubled({entry["item_id"] for entry in labels})
+        self._plan.say(len(labels), len(labels), "measuring the random reference")
+        return {
+            "project": self._slug,
+            "labels": len(labels),
+            "curve": curve,
+            "random_curve": self._random_curve([int(point[0]) for point in curve]),
+            "corrections_per_100": corrections_per_100(drafted),
+            "corrections_first_100": sum(drafted[:100]),
+            "corrections_last_100": sum(drafted[-100:]),
+            "drafted": len(drafted),
+            "versions": [entry["version"] for entry in versions],
+            "seconds_per_version": [entry["seconds"] for entry in versions if entry["seconds"]],
+            "lost": lost,
+            "doubled": doubled,
+            "stop": status["stop"],
+            "seconds": round(seconds, 1),
+        }
+
+    def _lost_and_doubled(self, acknowledged: set[str]) -> tuple[int, int]:
+        """Count ids that got a 2xx against a fresh export and against the label log read from its files."""
+        exported: Counter[str] = Counter()
+        for line in self._app.lines(self._path("/export?format=jsonl")):
+            row = json.loads(line)
+            if row["labels"]:
+                exported[row["id"]] += 1
+        log = LabelLog(task_folder(open_root(self._plan.datastore), parse_task(self._slug)))
+        log.refresh()
+        merged = Counter(str(item_id) for item_id in log.merged())
+        lost = acknowledged - set(exported) | acknowledged - set(merged)
+        doubled = {item for seen in (exported, merged) for item, count in seen.items() if count > 1 or item not in acknowledged}
+        return len(lost), len(doubled)
+
+    def _random_curve(self, counts: Sequence[int]) -> list[list[float]]:
+        if not counts:
+            return []
+        models = self._app.call("GET", self._path("/versions"))["versions"]
+        algorithm, encoder = models[0]["algorithm"], models[0]["encoder"]
+        sample = self._plan.sample
+        shards = ShardSet(task_folder(open_root(self._plan.datastore), parse_task(self._slug)), encoder)
+        shards.refresh()
+        pool, pool_x = self._features(shards, sample.pool())
+        test, test_x = self._features(shards, sample.test())
+        column = {label: n for n, label in enumerate(sample.labels)}
+        reference = Reference(
+            pool_x,
+            np.array([column[item.label] for item in pool]),
+            [item.item_id for item in pool],
+            test_x,
+            np.array([column[item.label] for item in test]),
+            len(sample.labels),
+            algorithm,
+            {},
+            0,
+            self._plan.train.held_out_share,
+        )
+        return [[n, *(round(v, 4) for v in band)] for n, *band in random_curve(reference, counts)]
+
+    def _features(self, shards: ShardSet, items: Sequence[SampleItem]) -> tuple[list[SampleItem], np.ndarray]:
+        places = self._places(shards)
+        found = [item for item in items if item.item_id in places]
+        if len(found) < len(items) * 0.99:
+            raise NotFoundError(f"only {len(found)} of {len(items)} items have features in the datastore")
+        return found, shards.rows([places[item.item_id] for item in found])
+
+    def _places(self, shards: ShardSet) -> dict[str, tuple[str, int]]:
+        return {item_id: (name, row) for name in shards.names() for row, item_id in enumerate(shards.ids(name))}
+
+
+# ---------------------------------------------------------------- sample projects through the API
+
+
+def create_project(app: WebClient, sample: Sample, slug: str, title: str, strategy: str) -> None:
+    """Create the project of `sample` unless it is there."""
+    if any(project["slug"] == slug for project in app.call("GET", "/projects")["projects"]):
+        return
+    body = {
+        "slug": slug,
+        "title": title,
+        "category": sample.category,
+        "labels": list(sample.labels),
+        "target": sample.target,
+        "strategy": strategy,
+    }
+    app.call("POST", "/projects", body)
+
+
+def import_sample(app: WebClient, sample: Sample, slug: str, folder: Path) -> None:
+    """Upload the pool of `sample` as a person would; importing it twice adds nothing."""
+    app.upload(f"/projects/{slug}/imports", write_upload(sample, folder), {})
