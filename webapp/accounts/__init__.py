@@ -1,0 +1,1 @@
+"""Accounts: passwords, sessions, API tokens, and the guard that puts a person behind each request."""

@@ -1,0 +1,155 @@
+"""Accounts as functions: sign up, log in, change a password, API tokens.
+
+Owns hashing (argon2id for passwords, SHA-256 for tokens, which are 256 random bits) and the rules for names and passwords. Must never
+store or log a secret. Called by the API, the pages and the command line.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import re
+import secrets
+import time
+
+import argon2
+
+from labelloop.errors import ForbiddenError, InvalidInputError, NotFoundError, UnauthenticatedError
+from webapp.db import users
+from webapp.db.engine import Database
+from webapp.db.users import Token, User
+
+_NAME = re.compile(r"[\w.@+-]{1,64}")
+LEAST_PASSWORD_CHARS = 10
+TOKEN_PREFIX = "llp_"
+_hasher = argon2.PasswordHasher(memory_cost=19456, time_cost=2, parallelism=1)
+
+
+@functools.cache
+def _nobody_hash() -> str:
+    return _hasher.hash(secrets.token_urlsafe())
+
+
+def sign_up(database: Database, name: str, password: str, by: User | None, is_admin: bool = False) -> User:
+    """Create an account. The very first becomes admin and needs nobody; every later one is made by an admin.
+
+    Raises InvalidInputError (name or password), ForbiddenError (not an admin), ConflictError (the name is taken).
+    """
+    check_name(name)
+    check_password(password)
+    password_hash = _hasher.hash(password)
+    with database.write() as tx:
+        users.hold_first_user_lock(tx)
+        is_first = not users.has_users(tx)
+        if not is_first and (by is None or not by.is_admin):
+            raise ForbiddenError("only an admin may add people: ask the admin of this installation")
+        return users.add_user(tx, name, password_hash, is_first or is_admin, secrets.token_urlsafe(24), time.time())
+
+
+def check_name(name: str) -> None:
+    """Raise InvalidInputError unless `name` may be an account's."""
+    if not _NAME.fullmatch(name):
+        raise InvalidInputError(f"name {name[:80]!r} is not allowed: use 1 to 64 letters, digits and . _ @ + -")
+
+
+def check_password(password: str) -> None:
+    """Raise InvalidInputError for a password that is too short or too long."""
+    if not LEAST_PASSWORD_CHARS <= len(password) <= 256:
+        raise InvalidInputError(f"the password must have {LEAST_PASSWORD_CHARS} to 256 characters")
+
+
+def log_in(database: Database, name: str, password: str) -> User:
+    """Return the account behind name and password. Raises UnauthenticatedError, in the same time for a name that does not exist."""
+    with database.read() as tx:
+        stored, user = users.password_hash_of(tx, name), users.find_user(tx, name)
+    try:
+        _hasher.verify(stored or _nobody_hash(), password)
+    except (argon2.exceptions.VerificationError, argon2.exceptions.InvalidHashError) as exc:
+        raise UnauthenticatedError("name or password is wrong: check both, or ask an admin for a new password") from exc
+    if user is None or not user.is_active:
+        raise UnauthenticatedError("this account is switched off: ask an admin")
+    return user
+
+
+def has_users(database: Database) -> bool:
+    """Return whether any account exists (the first one is made without an admin)."""
+    with database.read() as tx:
+        return users.has_users(tx)
+
+
+def list_people(database: Database) -> tuple[User, ...]:
+    """Return all accounts by name."""
+    with database.read() as tx:
+        return users.list_users(tx)
+
+
+def change_password(database: Database, user: User, old: str, new: str) -> User:
+    """Set a new password and end all sessions of the account. Raises UnauthenticatedError, InvalidInputError."""
+    log_in(database, user.name, old)
+    return set_password(database, user, new)
+
+
+def set_password(database: Database, user: User, new: str) -> User:
+    """Set a password without asking for the old one (an admin, the command line)."""
+    check_password(new)
+    with database.write() as tx:
+        users.change_user(tx, user.id, password_hash=_hasher.hash(new), session_key=secrets.token_urlsafe(24))
+        changed = users.find_user_by_id(tx, user.id)
+    if changed is None:
+        raise NotFoundError(f"no account is called {user.name!r}")
+    return changed
+
+
+def set_locale(database: Database, user: User, locale: str) -> None:
+    """Remember the language a person chose."""
+    with database.write() as tx:
+        users.change_user(tx, user.id, locale=locale)
+
+
+def switch_user(database: Database, name: str, is_active: bool) -> None:
+    """Let an account in or lock it out. Raises NotFoundError."""
+    with database.write() as tx:
+        user = users.find_user(tx, name)
+        if user is None:
+            raise NotFoundError(f"no account is called {name!r}")
+        users.change_user(tx, user.id, is_active=is_active)
+
+
+def user_of_session(database: Database, session_key: str) -> User | None:
+    """Return the active account whose sessions carry this key."""
+    with database.read() as tx:
+        user = users.find_by_session(tx, session_key)
+    return user if user is not None and user.is_active else None
+
+
+def user_of_token(database: Database, token: str) -> User | None:
+    """Return the active account that owns an API token."""
+    with database.read() as tx:
+        user = users.find_by_token(tx, _token_hash(token))
+    return user if user is not None and user.is_active else None
+
+
+def make_token(database: Database, user: User, name: str) -> tuple[Token, str]:
+    """Create an API token; the secret is returned once and never again."""
+    if not 1 <= len(name) <= 64:
+        raise InvalidInputError(f"token name {name[:80]!r} is not allowed: use 1 to 64 characters")
+    secret = TOKEN_PREFIX + secrets.token_urlsafe(32)
+    with database.write() as tx:
+        return users.add_token(tx, user.id, name, _token_hash(secret), time.time()), secret
+
+
+def list_tokens(database: Database, user: User) -> tuple[Token, ...]:
+    """Return the API tokens of an account."""
+    with database.read() as tx:
+        return users.list_tokens(tx, user.id)
+
+
+def drop_token(database: Database, user: User, token_id: int) -> None:
+    """Revoke one API token. Raises NotFoundError."""
+    with database.write() as tx:
+        if not users.drop_token(tx, user.id, token_id):
+            raise NotFoundError(f"you have no token number {token_id}")
+
+
+def _token_hash(token: str) -> str:
+    return hashlib.sha256(token.encode()).hexdigest()

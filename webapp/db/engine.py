@@ -1,0 +1,125 @@
+"""The database handle: engines for SQLite and PostgreSQL, one way to read, one way to write, the upgrade at start.
+
+Owns every connection. Must never be used without `read()` or `write()`: on SQLite a write waits for a fair lock (a thread lock,
+then an flock on `<file>.lock`) and only then says BEGIN IMMEDIATE, because SQLite's own busy handler sleeps and starves. WAL with
+synchronous=NORMAL survives the death of every process (kill -9 included); only a power cut may lose the last moments.
+Called by the services of the app through `Database`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import logging
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import alembic.command
+import alembic.config
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from labelloop.errors import NotReadyError, SettingsError, UnreachableError
+from labelloop.settings import Settings
+
+logger = logging.getLogger(__name__)
+Tx = Connection
+_IS_WRITE = "labelloop_write"
+_UPGRADE_LOCK = 0x6C6F6F70
+
+
+def database_url(settings: Settings) -> str:
+    """Return the SQLAlchemy URL of the settings; '' becomes SQLite in the state folder. Raises SettingsError on another kind."""
+    url = settings.web.database_url
+    if not url:
+        return f"sqlite:///{Path(settings.state_dir).absolute() / 'web.sqlite'}"
+    if url.startswith(("postgresql://", "postgres://")):
+        return "postgresql+psycopg2://" + url.partition("://")[2]
+    if not url.startswith(("sqlite:///", "postgresql+psycopg2://")):
+        raise SettingsError(f"web.database_url {url.split('@')[-1]!r}: use sqlite:///FILE or postgresql+psycopg2://...")
+    return url
+
+
+class Database:
+    """Connections to one database. Threads share it; a process opens its own after a fork."""
+
+    def __init__(self, url: str, pool: int = 32) -> None:
+        self.url = url
+        self.is_sqlite = url.startswith("sqlite")
+        self._lock = threading.Lock()
+        self._lock_file = Path(url.removeprefix("sqlite:///") + ".lock") if self.is_sqlite else None
+        if self.is_sqlite:
+            Path(url.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+            self.engine = sa.create_engine(url, pool_size=pool, max_overflow=16, connect_args={"timeout": 30.0})
+            sa.event.listen(self.engine, "connect", _prepare_sqlite)
+            sa.event.listen(self.engine, "begin", _begin_sqlite)
+        else:
+            self.engine = sa.create_engine(url, pool_size=pool, max_overflow=16, pool_pre_ping=True)
+        self._writer = self.engine.execution_options(**{_IS_WRITE: True})
+
+    @contextlib.contextmanager
+    def read(self) -> Iterator[Tx]:
+        """Yield a connection for reading. Raises UnreachableError when the database does not answer."""
+        with _renamed(), self.engine.connect() as tx:
+            yield tx
+
+    @contextlib.contextmanager
+    def write(self) -> Iterator[Tx]:
+        """Yield a connection inside one transaction, committed at the end of the block, undone by an exception."""
+        with _renamed(), self._write_turn(), self._writer.begin() as tx:
+            yield tx
+
+    @contextlib.contextmanager
+    def _write_turn(self) -> Iterator[None]:
+        if self._lock_file is None:
+            yield
+            return
+        with self._lock, self._lock_file.open("ab") as turn:
+            fcntl.flock(turn, fcntl.LOCK_EX)
+            yield
+
+    def upgrade(self) -> None:
+        """Bring the schema to this build's revision; processes that start together take turns."""
+        config = alembic.config.Config()
+        config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+        with self.write() as tx:
+            if not self.is_sqlite:
+                tx.execute(sa.select(sa.func.pg_advisory_xact_lock(_UPGRADE_LOCK)))
+            config.attributes["connection"] = tx
+            alembic.command.upgrade(config, "head")
+
+    def close(self) -> None:
+        """Close every pooled connection."""
+        self.engine.dispose()
+
+
+def open_database(settings: Settings, pool: int = 32) -> Database:
+    """Open the database of the settings and bring its schema up to date."""
+    database = Database(database_url(settings), pool)
+    database.upgrade()
+    return database
+
+
+@contextlib.contextmanager
+def _renamed() -> Iterator[None]:
+    try:
+        yield
+    except sa.exc.TimeoutError as exc:
+        raise NotReadyError("the database has no free connection: try again, or raise web.threads' share of the pool") from exc
+    except (sa.exc.OperationalError, sa.exc.InterfaceError) as exc:
+        logger.warning("the database does not answer: %s", exc.orig)
+        raise UnreachableError("the database does not answer: see the web app's log, then try again") from exc
+
+
+def _prepare_sqlite(connection: Any, _record: Any) -> None:
+    connection.isolation_level = None
+    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "busy_timeout=30000", "foreign_keys=ON", "cache_size=-32000"):
+        connection.execute(f"PRAGMA {pragma}").close()
+    connection.execute("PRAGMA temp_store=MEMORY").close()
+
+
+def _begin_sqlite(tx: Tx) -> None:
+    is_write = tx.get_execution_options().get(_IS_WRITE, False)
+    tx.exec_driver_sql("BEGIN IMMEDIATE" if is_write else "BEGIN")

@@ -1,0 +1,176 @@
+"""Items: adding them in chunks, finding them, and the link under which the cluster knows each.
+
+Owns the table `items`. Must never count or sort the whole table. Text and table rows are kept once, inline; their link for the
+cluster is a data: URL made from the content. Called by `webapp.transfer`, `webapp.labelling` and the pilot.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+
+from webapp.db import tables as t
+from webapp.db import tallies
+from webapp.db.engine import Tx
+from webapp.db.projects import Project
+
+OPEN, LABELLED = 0, 1
+
+
+class NewItem(msgspec.Struct, frozen=True):
+    """An item to be added: a link, or inline content. `labels` are known already (None = not labelled)."""
+
+    item_id: str
+    link: str | None = None
+    content: str | None = None
+    name: str | None = None
+    labels: tuple[str, ...] | None = None
+
+
+class StoredItem(msgspec.Struct, frozen=True):
+    """An item as stored."""
+
+    number: int
+    item_id: str
+    link: str | None
+    content: str | None
+    name: str | None
+    state: int
+    revision: int
+    position: int
+
+
+def link_of(category: str, link: str | None, content: str | None) -> str:
+    """Return the link under which the cluster knows an item: its own, or a data: URL of its inline content."""
+    if link is not None:
+        return link
+    kind = "application/json" if category == "tables" else "text/plain;charset=utf-8"
+    return f"data:{kind};base64,{base64.b64encode((content or '').encode()).decode()}"
+
+
+_STORED = [t.items.c[n] for n in ("id", "item_id", "link", "content", "name", "state", "revision", "position")]
+_OF_PROJECT = t.items.c.project_id == sa.bindparam("project_id")
+_FIND = sa.select(*_STORED).where(_OF_PROJECT, t.items.c.item_id == sa.bindparam("item_id"))
+_OPEN_AFTER = (
+    sa.select(*_STORED)
+    .where(_OF_PROJECT, t.items.c.state == OPEN, t.items.c.position > sa.bindparam("position"))
+    .order_by(t.items.c.position)
+    .limit(sa.bindparam("n"))
+)
+_INSERT = "INSERT INTO items (project_id, item_id, position, link, content, name) "
+
+
+def find_item(tx: Tx, project_id: int, item_id: str) -> StoredItem | None:
+    """Return one item by its id."""
+    row = tx.execute(_FIND, {"project_id": project_id, "item_id": item_id}).first()
+    return StoredItem(*row) if row else None
+
+
+def open_items_after(tx: Tx, project_id: int, position: int, n: int) -> list[StoredItem]:
+    """Return up to `n` unlabelled items behind `position`, in the order they came."""
+    rows = tx.execute(_OPEN_AFTER, {"project_id": project_id, "position": position, "n": n})
+    return [StoredItem(*row) for row in rows]
+
+
+def items_by_id(tx: Tx, project_id: int, item_ids: Sequence[str]) -> dict[str, StoredItem]:
+    """Return the named items that exist, by id."""
+    found: dict[str, StoredItem] = {}
+    for start in range(0, len(item_ids), 5000):
+        query = sa.select(*_STORED).where(t.items.c.project_id == project_id)
+        rows = tx.execute(query.where(t.items.c.item_id.in_(item_ids[start : start + 5000])))
+        found.update({row[1]: StoredItem(*row) for row in rows})
+    return found
+
+
+def page_items(tx: Tx, project_id: int, state: int, after: int, n: int) -> list[StoredItem]:
+    """Return up to `n` items in one state behind a position, for lists."""
+    query = sa.select(*_STORED).where(t.items.c.project_id == project_id, t.items.c.state == state, t.items.c.position > after)
+    return [StoredItem(*row) for row in tx.execute(query.order_by(t.items.c.position).limit(n))]
+
+
+def add_items(tx: Tx, project: Project, new: Sequence[NewItem], user_id: int, now: float) -> int:
+    """Add one chunk and return how many were new; an id that the project has already is left as it is.
+
+    Items that bring labels get revision 1 and an outbox row each. The caller's transaction makes chunk and progress one.
+    """
+    if not new:
+        return 0
+    projects = t.projects
+    after = tx.execute(
+        projects.update()
+        .where(projects.c.id == project.id)
+        .values(next_position=projects.c.next_position + len(new))
+        .returning(projects.c.next_position)
+    ).scalar_one()
+    first = after - len(new)
+    rows = [(project.id, x.item_id, first + i, x.link, x.content, x.name) for i, x in enumerate(new)]
+    added = _copy_rows(tx, rows) if tx.dialect.name == "postgresql" else _insert_rows(tx, rows)
+    labelled = _add_known_labels(tx, project, new, first, user_id, now) if any(x.labels is not None for x in new) else 0
+    if added:
+        tallies.add(tx, project.id, tallies.Tally(items=added, labels=labelled))
+    return added
+
+
+def _insert_rows(tx: Tx, rows: list[tuple[Any, ...]]) -> int:
+    cursor = tx.connection.cursor()
+    try:
+        cursor.executemany(_INSERT + "VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (project_id, item_id) DO NOTHING", rows)
+        return int(cursor.rowcount)
+    finally:
+        cursor.close()
+
+
+_ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
+
+
+def _copy_rows(tx: Tx, rows: list[tuple[Any, ...]]) -> int:
+    lines = ("\t".join("\\N" if v is None else str(v).translate(_ESCAPES) for v in row) for row in rows)
+    columns = "project_id, item_id, position, link, content, name"
+    cursor: Any = tx.connection.cursor()
+    try:
+        cursor.execute(
+            "CREATE TEMP TABLE IF NOT EXISTS chunk (project_id bigint, item_id text, position bigint, link text, "
+            "content text, name text) ON COMMIT DELETE ROWS"
+        )
+        cursor.execute("TRUNCATE chunk")
+        cursor.copy_expert(f"COPY chunk ({columns}) FROM STDIN", io.StringIO("\n".join(lines) + "\n"))
+        cursor.execute(
+            f"INSERT INTO items ({columns}) SELECT {columns} FROM chunk ORDER BY position ON CONFLICT (project_id, item_id) DO NOTHING"
+        )
+        return int(cursor.rowcount)
+    finally:
+        cursor.close()
+
+
+def _add_known_labels(tx: Tx, project: Project, new: Sequence[NewItem], first: int, user_id: int, now: float) -> int:
+    """Write annotations and outbox rows for the items of this chunk that were really added."""
+    spot = sa.and_(
+        t.items.c.project_id == project.id,
+        t.items.c.state == OPEN,
+        t.items.c.revision == 0,
+        t.items.c.position.between(first, first + len(new) - 1),
+    )
+    rows = []
+    for number, position in tx.execute(sa.select(t.items.c.id, t.items.c.position).where(spot)):
+        labels = new[position - first].labels
+        if labels is not None:
+            text = msgspec.json.encode(labels).decode()
+            fixed = {"project_id": project.id, "revision": 1, "is_deleted": False, "user_id": user_id, "is_corrected": False}
+            rows.append(dict(item=number, labels=text, window_no=0, created_at=now, **fixed))
+    if not rows:
+        return 0
+    tx.execute(t.annotations.insert(), rows)
+    mine = sa.select(t.annotations.c.id).where(t.annotations.c.item == t.items.c.id, t.annotations.c.revision == 1)
+    tx.execute(t.items.update().where(spot, mine.exists()).values(state=LABELLED, revision=1, annotation_id=mine.scalar_subquery()))
+    done = sa.select(t.items.c.project_id, t.items.c.annotation_id, sa.literal(0), sa.literal(0), sa.literal(now)).where(
+        t.items.c.project_id == project.id,
+        t.items.c.state == LABELLED,
+        t.items.c.position.between(first, first + len(new) - 1),
+    )
+    tx.execute(t.outbox.insert().from_select(["project_id", "annotation_id", "state", "attempts", "created_at"], done))
+    return len(rows)

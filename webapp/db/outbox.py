@@ -1,0 +1,160 @@
+"""The outbox: labels on their way to the cluster. A row stays until the cluster's label log has it or refuses it.
+
+Owns the life of `outbox` rows: new → sent (with a batch id that never changes) → done or failed. Must never merge or reorder
+what is in a batch: repeating a batch has to be the same bytes. Called by the pilot.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+
+from webapp.db import tables as t
+from webapp.db.engine import Tx
+from webapp.db.revisions import DONE, FAILED, NEW, SENT
+
+
+class Row(msgspec.Struct, frozen=True):
+    """One label on its way, with all that a sample needs."""
+
+    id: int
+    batch_id: str | None
+    attempts: int
+    master: str | None
+    sent_at: float | None
+    item_id: str
+    link: str | None
+    content: str | None
+    revision: int
+    labels: tuple[str, ...]
+    is_deleted: bool
+    annotator: str
+    draft: tuple[str, ...] | None
+    draft_version: str | None
+
+
+class Failure(msgspec.Struct, frozen=True):
+    """A label that the cluster refused, with its reason."""
+
+    item_id: str
+    revision: int
+    reason: str
+
+
+_FROM = (
+    t.outbox.join(t.annotations, t.annotations.c.id == t.outbox.c.annotation_id)
+    .join(t.items, t.items.c.id == t.annotations.c.item)
+    .join(t.users, t.users.c.id == t.annotations.c.user_id)
+)
+_COLUMNS = [
+    *(t.outbox.c[n] for n in ("id", "batch_id", "attempts", "master", "sent_at")),
+    *(t.items.c[n] for n in ("item_id", "link", "content")),
+    *(t.annotations.c[n] for n in ("revision", "labels", "is_deleted")),
+    t.users.c.name,
+    *(t.annotations.c[n] for n in ("draft", "draft_version")),
+]
+_OF = [t.outbox.c.state == sa.bindparam("state"), t.outbox.c.project_id == sa.bindparam("project_id")]
+_BY_STATE = sa.select(*_COLUMNS).select_from(_FROM).where(*_OF).order_by(t.outbox.c.id).limit(sa.bindparam("n"))
+
+
+def _row(values: Any) -> Row:
+    fields = list(values)
+    fields[9] = tuple(msgspec.json.decode(fields[9]))
+    fields[12] = tuple(msgspec.json.decode(fields[12])) if fields[12] is not None else None
+    return Row(*fields)
+
+
+def projects_with(tx: Tx, state: int) -> list[int]:
+    """Return the projects that have rows in this state (one index step a project)."""
+    found: list[int] = []
+    query = sa.select(sa.func.min(t.outbox.c.project_id)).where(
+        t.outbox.c.state == state, t.outbox.c.project_id > sa.bindparam("last")
+    )
+    last = tx.execute(query, {"last": -1}).scalar()
+    while last is not None:
+        found.append(int(last))
+        last = tx.execute(query, {"last": last}).scalar()
+    return found
+
+
+def rows_in(tx: Tx, project_id: int, state: int, n: int) -> list[Row]:
+    """Return the oldest `n` rows of a project in one state."""
+    return [_row(row) for row in tx.execute(_BY_STATE, {"project_id": project_id, "state": state, "n": n})]
+
+
+def rows_of_batch(tx: Tx, project_id: int, batch_id: str) -> list[Row]:
+    """Return every row that was sent under a batch id, in its order, whatever became of it."""
+    query = sa.select(*_COLUMNS).select_from(_FROM).where(t.outbox.c.project_id == project_id, t.outbox.c.batch_id == batch_id)
+    return [_row(row) for row in tx.execute(query.order_by(t.outbox.c.id))]
+
+
+def bind_batch(tx: Tx, row_ids: Sequence[int], batch_id: str, master: str, now: float) -> None:
+    """Give new rows their batch id for ever and mark them sent."""
+    tx.execute(
+        t.outbox.update()
+        .where(t.outbox.c.id.in_(row_ids))
+        .values(state=SENT, batch_id=batch_id, master=master, sent_at=now, attempts=t.outbox.c.attempts + 1)
+    )
+
+
+def touch_batch(tx: Tx, project_id: int, batch_id: str, master: str, now: float) -> None:
+    """Note that a batch goes out once more."""
+    tx.execute(
+        t.outbox.update()
+        .where(t.outbox.c.project_id == project_id, t.outbox.c.batch_id == batch_id, t.outbox.c.state == SENT)
+        .values(master=master, sent_at=now, attempts=t.outbox.c.attempts + 1)
+    )
+
+
+def mark_done(tx: Tx, row_ids: Sequence[int]) -> None:
+    """The label log has these."""
+    if row_ids:
+        tx.execute(t.outbox.update().where(t.outbox.c.id.in_(row_ids), t.outbox.c.state == SENT).values(state=DONE))
+
+
+def mark_failed(tx: Tx, reasons: Sequence[tuple[int, str]]) -> None:
+    """The cluster refuses these for good, each with its reason."""
+    if reasons:
+        query = t.outbox.update().where(t.outbox.c.id == sa.bindparam("row")).values(state=FAILED, reason=sa.bindparam("why"))
+        tx.execute(query, [{"row": row, "why": why} for row, why in reasons])
+
+
+def retry_failed(tx: Tx, project_id: int) -> int:
+    """Send the refused ones again, under new batch ids (after their cause was removed); return how many."""
+    query = t.outbox.update().where(t.outbox.c.project_id == project_id, t.outbox.c.state == FAILED)
+    return int(tx.execute(query.values(state=NEW, batch_id=None, reason="", attempts=0)).rowcount)
+
+
+def oldest_waiting(tx: Tx, project_id: int) -> float | None:
+    """Return when the oldest label that is not in the cluster's log was given, None = all are in it."""
+    found: list[float] = []
+    for state in (NEW, SENT):
+        query = sa.select(t.outbox.c.created_at).where(t.outbox.c.state == state, t.outbox.c.project_id == project_id)
+        first = tx.execute(query.order_by(t.outbox.c.id).limit(1)).scalar()
+        found += [first] if first is not None else []
+    return min(found, default=None)
+
+
+def waiting(tx: Tx, project_id: int, most: int = 10_000) -> int:
+    """Return how many labels are on their way, counted up to `most`."""
+    open_states = sa.and_(t.outbox.c.state.in_((NEW, SENT)), t.outbox.c.project_id == project_id)
+    return int(
+        tx.execute(
+            sa.select(sa.func.count()).select_from(sa.select(t.outbox.c.id).where(open_states).limit(most).subquery())
+        ).scalar_one()
+    )
+
+
+def failures(tx: Tx, project_id: int, n: int) -> tuple[Failure, ...]:
+    """Return the newest `n` labels that the cluster refused."""
+    query = (
+        sa.select(t.items.c.item_id, t.annotations.c.revision, t.outbox.c.reason)
+        .select_from(_FROM)
+        .where(t.outbox.c.state == FAILED, t.outbox.c.project_id == project_id)
+        .order_by(t.outbox.c.id.desc())
+        .limit(n)
+    )
+    return tuple(Failure(*row) for row in tx.execute(query))

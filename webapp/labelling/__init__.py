@@ -1,0 +1,1 @@
+"""Labelling: leases, answers, undo and the order in which items are asked."""

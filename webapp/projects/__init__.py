@@ -1,0 +1,1 @@
+"""Projects: settings, people, and what a project's status page says."""
