@@ -1,0 +1,63 @@
+"""The data worker: takes intake hints from the train master's data queue.
+
+Owns the Celery task `labelloop.data.intake`, a shell around `BatchProcessor`. Must never import torch, onnxruntime or tensorflow
+in the parent process: a child loads its encoder with its first batch. Started by scripts/start_data.py.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+from pathlib import Path
+
+import celery
+
+from datastore_layout.root import Root, open_root
+from intake.encoders import set_threads
+from labelloop.errors import LabelloopError
+from labelloop.logs import log_context
+from labelloop.messages import RoleConfig, decode
+from labelloop.queues import data_queue
+from labelloop.settings import Settings
+from roles.celery_app import make_app, run_worker, send
+from roles.data.batches import BatchProcessor, Result
+from roles.hints import INTAKE_TASK, IntakeHint
+
+logger = logging.getLogger(__name__)
+
+
+def make_data_app(config: RoleConfig, settings: Settings, root: Root) -> celery.Celery:
+    """Return the app whose one task processes intake hints."""
+    app = make_app(config, settings, "data")
+    queue = data_queue(config.master_host)
+
+    @functools.lru_cache(maxsize=1)
+    def processor() -> BatchProcessor:
+        return BatchProcessor(root, settings, config.node)
+
+    @app.task(name=INTAKE_TASK)
+    def intake(payload: bytes) -> None:
+        try:
+            hint = decode(IntakeHint, payload)
+            with log_context(task=hint.task):
+                result = processor().process(hint.task, hint.batch_id)
+                logger.info("batch %s: %s", hint.batch_id, result.value)
+                if result is Result.UNFINISHED:
+                    send(app, INTAKE_TASK, hint, queue)
+        except LabelloopError as exc:
+            logger.warning("intake hint dropped, the sweep hints again what is still open: %s", exc)
+        except Exception:
+            logger.exception("a batch failed; its attempt is recorded and the sweep hints it again")
+
+    return app
+
+
+def run(config: RoleConfig, settings: Settings) -> int:
+    """Consume the data queue of the train master until SIGTERM; return the exit status.
+
+    Raises NotReadyError when the datastore is not mounted, ConflictError when it is another cluster's.
+    """
+    root = open_root(Path(config.datastore_root), config.cluster_id)
+    app = make_data_app(config, settings, root)
+    name = f"data@{config.node}"
+    return run_worker(app, [data_queue(config.master_host)], max(1, config.concurrency), "prefork", name, on_child=set_threads)
