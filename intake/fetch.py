@@ -17,7 +17,7 @@ from urllib.parse import unquote, unquote_to_bytes, urlsplit
 
 from intake.limits import Fetched, check_size, shown
 from intake.web import WebFetcher
-from labelloop.errors import InvalidInputError, NotFoundError, UnreadableItemError, UnsafeLinkError
+from labelloop.errors import InvalidInputError, NotFoundError, UnreachableError, UnreadableItemError, UnsafeLinkError
 from labelloop.settings import IntakeSettings
 
 __all__ = ["Fetched", "Fetcher", "fetch", "shown"]
@@ -89,13 +89,19 @@ class Fetcher:
             number = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except OSError as exc:
             raise NotFoundError(f"file of link {shown(link)!r} cannot be opened: {exc.strerror}") from exc
-        with os.fdopen(number, "rb") as stream:
-            self._check_folder(str(Path(f"/proc/self/fd/{number}").readlink()), link)  # what was opened, whatever was swapped since
+        try:
+            # what was opened, whatever was swapped since
+            self._check_folder(str(Path(f"/proc/self/fd/{number}").readlink()), link)
             status = os.fstat(number)
             if not stat.S_ISREG(status.st_mode):
                 raise UnsafeLinkError(f"link {shown(link)!r} is refused: not a regular file")
             check_size(status.st_size, self._settings.max_item_bytes, link)
-            data = stream.read(self._settings.max_item_bytes + 1)
+            with open(number, "rb", buffering=0, closefd=False) as stream:
+                data = stream.read(self._settings.max_item_bytes + 1)
+        except OSError as exc:
+            raise UnreachableError(f"file of link {shown(link)!r} cannot be read: {exc.strerror}") from exc
+        finally:
+            os.close(number)
         check_size(len(data), self._settings.max_item_bytes, link)
         return Fetched(data, mimetypes.guess_type(path)[0] or "")
 
