@@ -1,6 +1,6 @@
 """Watching a run from outside: is somebody on it, and what must the train master do?
 
-Owns the judgement of leases, by the observer's own monotonic clock alone. Must never compare time stamps of two machines, nor write.
+Owns the judgement of leases, by the observer's own monotonic clock alone. Must never compare stamps of two machines, nor write.
 Called by the sweep, once a cycle for each run without an end.
 """
 

@@ -1,0 +1,46 @@
+"""The one train_rpc process: service and sweep over one memory.
+
+Owns their assembly. Must never train. Called by `scripts.start_train --rpc`.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import threading
+from pathlib import Path
+
+from datastore_layout.root import open_root
+from labelloop.messages import RoleConfig
+from labelloop.settings import Settings
+from labelloop.tls import Identity
+from labelloop.wire import Server
+from roles.celery_app import make_app, send
+from roles.train.hinter import Hinter
+from roles.train.service import TrainService
+from roles.train.sweep import Sweep
+from roles.train.tasks import Tasks
+
+logger = logging.getLogger(__name__)
+
+
+def run_train_rpc(config: RoleConfig, settings: Settings, ending: threading.Event) -> None:
+    """Serve until `ending` is set. Raises NotReadyError when the datastore is not mounted, OSError when the port is taken."""
+    root = open_root(Path(config.datastore_root), config.cluster_id)
+    app = make_app(config, settings, "labelloop-train-rpc")
+    hinter = Hinter(functools.partial(send, app), config.master_host)
+    tasks = Tasks(root, settings.train)
+    sweep = Sweep(root, tasks, hinter, settings)
+    service = TrainService(tasks, hinter, sweep.wake)
+    identity = Identity(Path(config.certificate_file), Path(config.key_file), Path(config.ca_file))
+    server = Server("train", service.handlers(), identity, settings.wire, config.rpc_host, config.rpc_port)
+    server.listen()
+    hinter.start()
+    sweep.start()
+    server.start()
+    logger.info("train_rpc answers at %s:%d", *server.address)
+    ending.wait()
+    server.close()
+    sweep.close()
+    hinter.close()
+    app.close()

@@ -1,0 +1,34 @@
+"""What a spare child does before its order: import, and train once on a few numbers.
+
+Owns the list of what must be in memory so that no import stands on the path from a label to a model. Called by the child alone.
+"""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+
+from labelloop.errors import LabelloopError
+from learning.algorithms import find_algorithm
+from roles.train.attempt import library_versions
+
+logger = logging.getLogger(__name__)
+
+_ROWS, _COLUMNS, _CLASSES = 24, 8, 3
+
+
+def warm(algorithms: list[str]) -> None:
+    """Import each algorithm's libraries and, where it reads features, train it once; an unknown one is left out."""
+    chance = np.random.default_rng(0)
+    x = chance.normal(size=(_ROWS, _COLUMNS)).astype(np.float32)
+    y = np.arange(_ROWS) % _CLASSES
+    for name in algorithms:
+        try:
+            algorithm = find_algorithm(name)
+            algorithm.preload()
+            library_versions(algorithm.framework)
+            if algorithm.input == "features" and algorithm.framework == "sklearn":
+                algorithm.start(x, y, _CLASSES).advance()
+        except LabelloopError as exc:
+            logger.warning("algorithm %s is not kept warm: %s", name, exc)
