@@ -19,9 +19,13 @@ from learning.algorithms.base import Algorithm, Model, Training
 
 GROUP = "labelloop.algorithms"
 _BUILT_IN: dict[str, str] = {
+    "fine-tune": "learning.algorithms.fine_tune",
     "gradient-boosting": "learning.algorithms.gradient_boosting",
+    "keras-cnn": "learning.algorithms.keras_cnn",
+    "linear-head": "learning.algorithms.linear_head",
     "logistic-regression": "learning.algorithms.logistic_regression",
     "random-forest": "learning.algorithms.random_forest",
+    "small-cnn": "learning.algorithms.small_cnn",
     "svm": "learning.algorithms.svm",
 }
 

@@ -1,0 +1,173 @@
+"""One training loop for all torch algorithms: AdamW, warm-up and cosine, exact resume.
+
+Owns device, optimizer, randomness and state. Must never import torch at module level (listing algorithms stays cheap) nor use
+torch.save (pickle). Called by linear-head, small-cnn and fine-tune, which bring the network and the batch.
+On a GPU the forward pass runs in bfloat16 and weights stay float32; on a CPU everything is float32 and bit-reproducible.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from labelloop.errors import IntegrityError, InvalidInputError
+from learning.algorithms.base import Files, Model, Training, need
+from learning.algorithms.batches import Batches, step_rng
+from learning.algorithms.tensors import pack, unpack
+
+if TYPE_CHECKING:
+    import torch
+
+STATE = "state.safetensors"
+_WARM_UP = 0.1  # share of the steps over which the rate rises
+
+
+class Group(NamedTuple):
+    """Parameters trained at one `rate`, with AdamW's `decay`."""
+
+    parameters: Sequence[torch.nn.Parameter]
+    rate: float
+    decay: float
+
+
+class Network(NamedTuple):
+    """What an algorithm brings.
+
+    `module` holds every weight that trains; `logits(rows, rng)` its output for rows of the training set, augmented by `rng`;
+    `penalty()` is added to each loss; `make_model()` reads the model off the weights.
+    """
+
+    module: torch.nn.Module
+    groups: Sequence[Group]
+    logits: Callable[[NDArray[np.int64], np.random.Generator], torch.Tensor]
+    penalty: Callable[[], torch.Tensor] | None
+    make_model: Callable[[], Model]
+
+
+class TorchTraining(Training):
+    """Drives a `Network` over the batches of (seed, step)."""
+
+    def __init__(self, network: Network, y: NDArray[Any], batches: Batches, steps: int, seed: int) -> None:
+        import torch
+
+        self._network, self._batches, self.steps, self._seed = network, batches, steps, seed
+        self._device = next(network.module.parameters()).device
+        target = torch.from_numpy(y.astype(np.float32) if y.ndim == 2 else y)
+        self._target = target.to(self._device)
+        groups = [{"params": list(g.parameters), "lr": g.rate, "weight_decay": g.decay} for g in network.groups]
+        self._optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.99))
+        self._rates = [g.rate for g in network.groups]
+
+    def advance(self) -> float:
+        import torch
+
+        if self.step >= self.steps:
+            raise InvalidInputError(f"this training is done: its {self.steps} steps are taken")
+        rng = step_rng(self._seed, self.step)
+        rows = self._batches.rows(self.step)
+        for group, rate in zip(self._optimizer.param_groups, self._rates, strict=True):
+            group["lr"] = rate * _schedule(self.step, self.steps)
+        self._network.module.train()
+        with torch.random.fork_rng(devices=[self._device] if self._device.type == "cuda" else []):
+            torch.manual_seed(int(rng.integers(2**62)))
+            with torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=self._device.type == "cuda"):
+                logits = self._network.logits(rows, rng)
+            loss = loss_of(logits.float(), self._target[torch.from_numpy(rows).to(self._device)])
+            if self._network.penalty is not None:
+                loss = loss + self._network.penalty()
+            self._optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            self._optimizer.step()
+        self.step += 1
+        return float(loss.detach())
+
+    def state(self) -> dict[str, bytes]:
+        arrays = {f"weight.{name}": read(value) for name, value in self._network.module.state_dict().items()}
+        for place, parameter in enumerate(self._parameters()):
+            kept = self._optimizer.state.get(parameter)
+            if kept:
+                arrays[f"first.{place}"], arrays[f"second.{place}"] = read(kept["exp_avg"]), read(kept["exp_avg_sq"])
+        return {STATE: pack(arrays, {"step": self.step, "steps": self.steps})}
+
+    def restore(self, state: Files) -> None:
+        import torch
+
+        arrays, facts = unpack(need(state, STATE))
+        if facts.get("steps") != self.steps:
+            raise IntegrityError(f"the state is of a training of {facts.get('steps')} steps, this one has {self.steps}")
+        load_weights(self._network.module, {k.removeprefix("weight."): v for k, v in arrays.items() if k.startswith("weight.")})
+        self._optimizer.state.clear()
+        for place, parameter in enumerate(self._parameters()):
+            if f"first.{place}" in arrays:
+                self._optimizer.state[parameter] = {
+                    "step": torch.tensor(float(facts["step"])),
+                    "exp_avg": torch.from_numpy(arrays[f"first.{place}"].copy()).to(parameter),
+                    "exp_avg_sq": torch.from_numpy(arrays[f"second.{place}"].copy()).to(parameter),
+                }
+        self.step = int(facts["step"])
+
+    def _parameters(self) -> list[torch.nn.Parameter]:
+        return [parameter for group in self._optimizer.param_groups for parameter in group["params"]]
+
+    def model(self) -> Model:
+        self._network.module.eval()
+        return self._network.make_model()
+
+
+def _schedule(step: int, steps: int) -> float:
+    warm = max(1, round(steps * _WARM_UP))
+    if step < warm:
+        return (step + 1) / warm
+    return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm))) * 0.98 + 0.02
+
+
+def loss_of(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Return cross entropy for class numbers (n,), mean binary cross entropy for (n, k)."""
+    import torch.nn.functional as functional
+
+    if target.ndim == 2:
+        return functional.binary_cross_entropy_with_logits(logits, target)
+    return functional.cross_entropy(logits, target)
+
+
+def choose_device() -> torch.device:
+    """Return the GPU where there is one, else the CPU."""
+    import torch
+
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def seeded(seed: int, make: Callable[[], Any]) -> Any:
+    """Return `make()` with torch's generator at `seed`, leaving the process's own generator as it was."""
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return make()
+
+
+def read(tensor: torch.Tensor) -> NDArray[Any]:
+    """Return a tensor's values as a numpy array of its own."""
+    out: NDArray[Any] = tensor.detach().cpu().numpy().copy()
+    return out
+
+
+def load_weights(module: torch.nn.Module, weights: dict[str, NDArray[Any]]) -> None:
+    """Copy `weights` into `module`. Raises IntegrityError when names or shapes differ."""
+    import torch
+
+    try:
+        module.load_state_dict({name: torch.from_numpy(value.copy()) for name, value in weights.items()})
+    except RuntimeError as exc:
+        raise IntegrityError(f"weights do not fit the network: {str(exc).splitlines()[0]}") from exc
+
+
+def to_proba(logits: torch.Tensor, is_multilabel: bool) -> NDArray[np.float32]:
+    """Return probabilities (n, k) float32 on the CPU."""
+    wide = logits.float()
+    out: NDArray[np.float32] = (wide.sigmoid() if is_multilabel else wide.softmax(dim=1)).cpu().numpy()
+    return out
