@@ -96,7 +96,7 @@ class Fetcher:
             if not stat.S_ISREG(status.st_mode):
                 raise UnsafeLinkError(f"link {shown(link)!r} is refused: not a regular file")
             check_size(status.st_size, self._settings.max_item_bytes, link)
-            with open(number, "rb", buffering=0, closefd=False) as stream:
+            with open(number, "rb", closefd=False) as stream:
                 data = stream.read(self._settings.max_item_bytes + 1)
         except OSError as exc:
             raise UnreachableError(f"file of link {shown(link)!r} cannot be read: {exc.strerror}") from exc

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import struct
+import warnings
 import zlib
 
 import numpy as np
@@ -15,12 +16,13 @@ from PIL import Image, ImageOps
 
 from labelloop.errors import TooLargeError, UnreadableItemError
 
+warnings.filterwarnings("ignore", module=r"PIL\.")  # about metadata that is not read here
 # Pillow's own guard warns at one size and raises at another; ours judges the header of each image by the settings.
 Image.MAX_IMAGE_PIXELS = None
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 VERSION = 1
-_BROKEN = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, OverflowError, struct.error, zlib.error)
+_BROKEN = (OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, OverflowError, struct.error, zlib.error, UserWarning)
 _WIDE_GRAY = ("I", "I;16", "I;16B", "I;16L", "I;16N", "F")
 
 
