@@ -173,6 +173,16 @@ def list_names(path: Path) -> list[str]:
         raise _renamed(exc, path, NotFoundError) from exc
 
 
+def list_all_names(path: Path) -> list[str]:
+    """Return every name in a folder, hidden ones too; none when it does not exist. For `collect` alone."""
+    try:
+        return sorted(os.listdir(path))  # noqa: PTH208 - names, not paths
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as exc:
+        raise _renamed(exc, path, NotFoundError) from exc
+
+
 def list_numbers(path: Path, prefix: str = "") -> list[int]:
     """Return the numbers n of the visible names `<prefix><n>`, rising."""
     digits = (name.removeprefix(prefix) for name in list_names(path) if name.startswith(prefix))
@@ -254,6 +264,12 @@ def create_exclusive(path: Path, *parts: Buffer) -> bool:
     with writing(path):
         if os.path.lexists(path):
             return False
+    return create_exclusive_unseen(path, *parts)
+
+
+def create_exclusive_unseen(path: Path, *parts: Buffer) -> bool:
+    """Do what `create_exclusive` does without the cheap look first, so that the mount itself has to refuse a taken name."""
+    with writing(path):
         beside = beside_name(path.parent)
         _fill(beside, parts)
         try:
@@ -396,6 +412,16 @@ def remove_dir(path: Path) -> bool:
             return False
         remove_tree(hidden)
         return True
+
+
+def remove_hidden(path: Path) -> None:
+    """Remove a hidden file, or a hidden folder with all below it."""
+    with writing(path):
+        if is_real_dir(path):
+            remove_tree(path)
+        else:
+            with contextlib.suppress(FileNotFoundError):
+                _ops.unlink(path)
 
 
 def hide_dir(path: Path) -> Path | None:

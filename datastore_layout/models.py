@@ -72,7 +72,7 @@ class Verdict(Message, frozen=True, kw_only=True):
 def publish_model(folder: TaskFolder, manifest: Manifest, source_dir: Path) -> VersionId:
     """Copy the files of `source_dir` into a new version, complete or not visible at all, and return its name.
 
-    Publishing the same manifest and files again gives the same version. Raises InvalidInputError (another task's manifest, a
+    Publishing the same manifest (`created` given) and files again gives the same version. Raises InvalidInputError (another task's manifest, a
     link or a reserved name among the files), StorageFullError.
     """
     if manifest.task != folder.task:
@@ -82,7 +82,7 @@ def publish_model(folder: TaskFolder, manifest: Manifest, source_dir: Path) -> V
     files.claim_dir(beside)
     try:
         hashes = {name: _copy(path, beside, name) for name, path in _files_below(Path(source_dir))}
-        created = manifest.created or time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        created = manifest.created or _utc(time.time())
         filled = msgspec.structs.replace(manifest, version="", created=created, files=hashes)
         version = _version_of(filled)
         filled = msgspec.structs.replace(filled, version=version)
@@ -147,9 +147,13 @@ def _model_dir(folder: TaskFolder, version: str) -> Path:
     return path
 
 
+def _utc(now_s: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now_s)) + f".{int(now_s * 1000) % 1000:03d}Z"
+
+
 def _version_of(manifest: Manifest) -> VersionId:
     digest = hashlib.sha256(msgspec.json.encode(manifest, order="sorted")).hexdigest()[:_HASH_CHARS]
-    stamp = "".join(c for c in manifest.created.partition(".")[0] if c.isalnum()).removesuffix("Z")
+    stamp = "".join(c for c in manifest.created if c.isalnum() or c == ".").removesuffix("Z")
     return VersionId(parse_token(f"{PREFIX}{stamp}Z-{digest}", "version"))
 
 

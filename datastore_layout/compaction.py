@@ -1,0 +1,185 @@
+"""Joins many small files of the label log, or many small shards, into few: what a network file system needs.
+
+Owns `Preprocess/labels/_merged-<number>-<rows>-<hash>` and merged shards. Must never change what a reader sees: a merged file
+holds the same rows, batch names and shard names, a row that is seen twice is harmless, and old files go only after a grace.
+Safe against crashes and against a second compaction anywhere: the same input gives the same file, and a file covered twice is
+harmless. Called by `collect`; in between by whoever writes many small batches.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Sequence
+from itertools import takewhile
+
+import msgspec
+import numpy as np
+
+from datastore_layout.covers import COVERS, covered_names, drop_covered, note_covered
+from datastore_layout.envelope import seal
+from datastore_layout.files import create_exclusive, list_names, remove_file
+from datastore_layout.intake_files import list_intake
+from datastore_layout.labels import MERGED, LabelRow, Segment, oldest_first, preferred, read_segment
+from datastore_layout.labels import WHERE as LABELS
+from datastore_layout.root import TaskFolder
+from datastore_layout.shard_index import Part, ShardIndex
+from datastore_layout.shards import ShardSet, features_file, features_folder, index_folder, read_index, write_shard
+from labelloop.errors import NotFoundError
+
+logger = logging.getLogger(__name__)
+
+GRACE_S = 60.0
+SHARD_GRACE_S = 3600.0  # a process may still have an old file mapped, and some network mounts do not keep it for that
+LEAST_FILES = 64
+MOST_ROWS = 262_144
+SHARD_ROWS = 4096
+_FAN_IN = 8
+
+
+# ---------------------------------------------------------------- labels
+
+
+def compact_labels(folder: TaskFolder, least: int = LEAST_FILES, grace_s: float = GRACE_S) -> int:
+    """Join segments, oldest first, once there are `least`, and merged files once eight of a size follow each other.
+
+    A segment whose intake batch is still on disk is left alone, so that its name stays taken while a worker may process the
+    batch again. Returns how many files were joined in this call; the ones joined `grace_s` ago are removed.
+    Raises IntegrityError naming a damaged segment, StorageFullError.
+    """
+    where = folder.below(*LABELS)
+    drop_covered(where, grace_s, lambda name: _drop(folder, LABELS, name))
+    names = [name for name in list_names(where) if not name.startswith(COVERS)]
+    left = set(names) - covered_names(where)
+    pending = set(list_intake(folder))
+    plain = [name for name in left if not name.startswith(MERGED) and name not in pending]
+    merged = sorted(name for name in left if name.startswith(MERGED))
+    joined = 0
+    try:
+        if len(plain) >= max(2, least):
+            merged = sorted({*merged, _merge_segments(folder, oldest_first(folder, plain), _number_after(names))})
+            joined = len(plain)
+        run = _run_of_one_size(merged)
+        if len(run) >= _FAN_IN:
+            _merge_segments(folder, run, _number_of(run[0]))
+            joined += len(run)
+    except NotFoundError:  # another compaction removed what it had joined: the next call starts from what is
+        logger.info("task %s: the label log is being joined by somebody else", folder.task)
+    return joined
+
+
+def _merge_segments(folder: TaskFolder, names: Sequence[str], number: int) -> str:
+    segments = [read_segment(folder, name) for name in names]
+    rows: dict[tuple[str, int], LabelRow] = {}
+    for row in (row for segment in segments for row in segment.rows):
+        key = (row.item_id, row.revision)
+        rows[key] = preferred(rows[key], row) if key in rows else row
+    batches = tuple(dict.fromkeys(name for segment in segments for name in segment.names))
+    content = Segment(names=batches, rows=tuple(rows.values()))
+    digest = hashlib.blake2b("\n".join(batches).encode(), digest_size=12).hexdigest()
+    name = f"{MERGED}{number:012d}-{len(rows):012d}-{digest}"
+    where = folder.ready(*LABELS)
+    create_exclusive(where / name, *seal("labels", content))
+    note_covered(where, name, (n for n in names if n != name))
+    return name
+
+
+def _number_of(merged: str) -> int:
+    return int(merged.removeprefix(MERGED).partition("-")[0])
+
+
+def _number_after(names: Sequence[str]) -> int:
+    return max((_number_of(name) for name in names if name.startswith(MERGED)), default=0) + 1
+
+
+def _rows_of(merged: str) -> int:
+    return int(merged.removeprefix(MERGED).split("-")[1])
+
+
+def _run_of_one_size(merged: Sequence[str]) -> list[str]:
+    """Return the newest merged files that are no larger than eight times the newest, oldest first, within `MOST_ROWS` in all."""
+    if not merged:
+        return []
+    most = _FAN_IN * max(1, _rows_of(merged[-1]))
+    run = list(takewhile(lambda name: _rows_of(name) <= most, reversed(merged)))
+    while sum(map(_rows_of, run)) > MOST_ROWS:
+        run.pop()
+    return run[::-1]
+
+
+# ---------------------------------------------------------------- shards
+
+
+def compact_shards(
+    folder: TaskFolder, encoder: str, rows: int = SHARD_ROWS, least: int = LEAST_FILES, grace_s: float = SHARD_GRACE_S
+) -> int:
+    """Join shards of less than half of `rows` into shards of at most `rows`, once they fill one or are `least` in number.
+
+    Every old name stays readable through `ShardSet`, now and after the old files are gone (`grace_s` later). Returns how many
+    shards were joined in this call. Raises IntegrityError naming a damaged shard, StorageFullError.
+    """
+    where = folder.below(*index_folder(encoder))
+    drop_covered(where, grace_s, lambda name: _drop_shard(folder, encoder, name))
+    shards = ShardSet(folder, encoder)
+    shards.refresh()
+    covered = covered_names(where)
+    small = {name: n for name, n in shards.sizes().items() if n < rows // 2 and name not in covered}
+    if sum(small.values()) < rows and len(small) < max(2, least):
+        return 0
+    joined = 0
+    try:
+        for group in _groups(shards, small, rows):
+            _merge_shards(folder, shards, group)
+            joined += len(group)
+    except NotFoundError:  # as above
+        logger.info("task %s: the shards of %s are being joined by somebody else", folder.task, encoder)
+    return joined
+
+
+def _groups(shards: ShardSet, small: dict[str, int], rows: int) -> list[list[str]]:
+    """Return shards of one width to join, each group two or more within `rows`, deterministic."""
+    groups: list[list[str]] = []
+    filled: dict[int, tuple[list[str], int]] = {}
+    for name, n in sorted(small.items()):
+        width = shards.features(name).shape[1]
+        group, total = filled.get(width, ([], 0))
+        if not group or total + n > rows:
+            group, total = [], 0
+            groups.append(group)
+        group.append(name)
+        filled[width] = (group, total + n)
+    return [group for group in groups if len(group) > 1]
+
+
+def _merge_shards(folder: TaskFolder, shards: ShardSet, names: Sequence[str]) -> None:
+    indexes = [read_index(folder, shards.encoder, name) for name in names]
+    parts: list[Part] = []
+    start = 0
+    for name, index in zip(names, indexes, strict=True):
+        parts.append(Part(name=name, start=start, n=index.n))
+        parts.extend(Part(name=p.name, start=start + p.start, n=p.n) for p in index.parts)
+        start += index.n
+    ids = [i for index in indexes for i in msgspec.msgpack.decode(index.item_ids, type=list[str])]
+    merged = ShardIndex(
+        encoder=shards.encoder,
+        n=start,
+        dim=indexes[0].dim,
+        crc32=0,
+        item_keys=b"".join(index.item_keys for index in indexes),
+        content_keys=b"".join(index.content_keys for index in indexes),
+        item_ids=msgspec.msgpack.encode(ids),
+        parts=tuple(parts),
+    )
+    features = np.concatenate([shards.features(name) for name in names])
+    name, _ = write_shard(folder, merged, features)
+    note_covered(folder.ready(*index_folder(shards.encoder)), name, names)
+
+
+def _drop_shard(folder: TaskFolder, encoder: str, name: str) -> None:
+    _drop(folder, index_folder(encoder), name)
+    _drop(folder, features_folder(encoder), features_file(name))
+
+
+def _drop(folder: TaskFolder, where: tuple[str, ...], name: str) -> None:
+    folder.root.check()
+    remove_file(folder.below(*where, name))
