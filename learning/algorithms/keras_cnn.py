@@ -1,7 +1,7 @@
 """keras-cnn: the small network for sites that run TensorFlow; kept as `.keras`, loaded in safe mode only.
 
-After Y. LeCun, L. Bottou, Y. Bengio, P. Haffner, "Gradient-Based Learning Applied to Document Recognition", Proc. IEEE, 1998. A loop
-of its own in place of Keras's `fit`, so that a step is a step and resuming is exact. Needs the extra `tensorflow`.
+After Y. LeCun, L. Bottou, Y. Bengio, P. Haffner, "Gradient-Based Learning Applied to Document Recognition", Proc. IEEE, 1998. A
+loop of its own in place of Keras's `fit`, so that a step is a step and resuming is exact. Needs the extra `tensorflow`.
 """
 
 from __future__ import annotations
@@ -207,8 +207,8 @@ def _tensorflow() -> None:
         import tensorflow as tf
     except ImportError as exc:
         raise InvalidInputError(
-            "keras-cnn needs TensorFlow, which this node lacks: install the extra 'tensorflow' (pip install 'labelloop[tensorflow]') "
-            "or use small-cnn"
+            "keras-cnn needs TensorFlow, which this node lacks: install the extra 'tensorflow' "
+            "(pip install 'labelloop[tensorflow]') or use small-cnn"
         ) from exc
     if keras.backend.backend() != "tensorflow":
         raise InvalidInputError(f"keras-cnn needs Keras on TensorFlow, it runs on {keras.backend.backend()}: unset KERAS_BACKEND")
