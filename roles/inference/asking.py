@@ -1,7 +1,7 @@
 """Ask a worker and wait for its answer: deadlines, silence, dead workers.
 
-Owns the waiting side of `predict`, `warm` and `features`. Must never know what an order means or keep state after the answer. Called by
-`predicting` and `swap` on RPC threads; any number of threads may ask at the same time.
+Owns the waiting side of `predict`, `warm` and `features`. Must never know what an order means or keep state after the
+answer. Called by `predicting` and `swap` on RPC threads; any number of threads may ask at the same time.
 """
 
 from __future__ import annotations

@@ -90,7 +90,13 @@ def post(app: celery.Celery, queue: str, reply: Reply) -> None:
     with app.producer_or_acquire() as producer:
         try:
             producer.publish(
-                encode(reply), exchange="", routing_key=queue, content_type=_TYPE, content_encoding="binary", delivery_mode=1, retry=False
+                encode(reply),
+                exchange="",
+                routing_key=queue,
+                content_type=_TYPE,
+                content_encoding="binary",
+                delivery_mode=1,
+                retry=False,
             )
         except (*BROKER_ERRORS, *producer.connection.connection_errors) as exc:
             logger.warning("reply %s to %s was not sent: %s", reply.kind, queue, exc)

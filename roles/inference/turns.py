@@ -133,7 +133,9 @@ class Turns:
         if flight is None:
             return None
         self._last_sign_s = now_s
-        job = self.jobs[flight.order.job]
+        job = self.jobs.get(flight.order.job)
+        if job is None:
+            return None
         job.flying -= 1
         job.pending.extendleft(reversed(tuple(left)))
         job.delay_s = min(LONGEST_DELAY_S, 2 * job.delay_s or 0.25) if is_failed else 0.0
@@ -167,6 +169,10 @@ class Turns:
     def chunks_of(self, call: str) -> tuple[int, ...]:
         """Return the chunks of an order under way."""
         return self._flights[call].order.chunks
+
+    def job_of(self, call: str) -> JobName:
+        """Return the job of an order under way."""
+        return self._flights[call].order.job
 
     def is_drained(self, name: JobName) -> bool:
         """Return whether nothing of an open job is pending or under way."""
