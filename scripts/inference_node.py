@@ -1,4 +1,4 @@
-"""One private inference node: broker, datastore, certificates, inference_rpc and its workers, on loopback, for benchmarks and tests.
+"""One private inference node for benchmarks and tests: broker, datastore, certificates, inference_rpc and workers, on loopback.
 
 Owns the processes it starts and ends exactly those. Must never be used in production: the manager starts roles there.
 """
