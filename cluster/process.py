@@ -46,8 +46,13 @@ class ProcessSpec(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def mark(self) -> str:
-        """Return what tells this process's tree from all others; the log file is unique to it, across restarts."""
-        return str(self.log_file.absolute())
+        """Return what tells this process's tree from all others."""
+        return mark_of(self.log_file)
+
+
+def mark_of(log_file: Path) -> str:
+    """Return the mark of the process that logs to `log_file`, which is unique to it, across restarts."""
+    return str(log_file.absolute())
 
 
 class Step(Enum):

@@ -40,7 +40,7 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
     """All that a decision rests on.
 
     `wanted`: hostname → role. `ordered`: the machines that were good when `epoch` was ordered. `look_until_s`: nodes not seen yet
-    count as unknown until then, not as dead. `retry_at_s`: after a failed order.
+    count as unknown until then, not as dead. `retry_at_s` and `failure`: when, and why, after a failed order.
     """
 
     wanted: dict[str, Role]
@@ -51,6 +51,7 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
     dead_after_s: float = 5.0
     look_until_s: float = 0.0
     retry_at_s: float = 0.0
+    failure: str = ""
 
 
 def alive_wanted(view: View) -> tuple[MachineInfo, ...]:
@@ -108,7 +109,7 @@ def _next_order(view: View, now_s: float) -> tuple[Action, str]:
     if not change and not late and not surplus:
         return Action.KEEP, f"{len(alive)} of {len(view.wanted)} nodes as wanted in epoch {view.epoch}"
     if now_s < view.retry_at_s:
-        return Action.WAIT, f"pause after a failed order: {change or ', '.join(late or surplus)}"
+        return Action.WAIT, f"pause after a failed order: {view.failure or change or ', '.join(late or surplus)}"
     if change:
         return Action.ORDER_ALL, change
     if late:

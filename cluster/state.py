@@ -6,7 +6,9 @@ managers and the embedded broker; one process per file.
 
 from __future__ import annotations
 
+import logging
 import socket
+import time
 from pathlib import Path
 from typing import TypeVar
 
@@ -14,6 +16,8 @@ import msgspec
 
 from labelloop.errors import IntegrityError, SettingsError
 from labelloop.tls import write_file
+
+logger = logging.getLogger(__name__)
 
 S = TypeVar("S", bound=msgspec.Struct)
 
@@ -73,6 +77,18 @@ def replace_port(path: Path, name: str, host: str) -> int:
             raise SettingsError(f"cannot listen on {host}: {exc}; give an address of this machine") from exc
         port = int(probe.getsockname()[1])
     write_state(path, Ports({**ports.by_name, name: port}))
+    return port
+
+
+def claim_port(path: Path, name: str, host: str, patience_s: float = 2.0) -> int:
+    """Return the remembered port once it is free (its last holder may be dying), another one when it stays taken."""
+    port = choose_port(path, name, host)
+    deadline_s = time.monotonic() + patience_s
+    while not is_port_free(host, port):
+        if time.monotonic() >= deadline_s:
+            logger.warning("port %d of %s is taken by another process, moving to a free one", port, name)
+            return replace_port(path, name, host)
+        time.sleep(0.02)
     return port
 
 

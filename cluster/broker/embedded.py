@@ -21,7 +21,7 @@ from typing import NoReturn
 from urllib.parse import urlsplit
 
 from cluster.broker import BrokerUrls
-from cluster.state import choose_port, is_port_free, replace_port
+from cluster.state import claim_port
 from labelloop.errors import NotReadyError, SettingsError, UnauthenticatedError, UnreachableError
 from labelloop.messages import MachineInfo
 from labelloop.settings import BrokerSettings
@@ -78,12 +78,7 @@ class EmbeddedServer:
     def _port(self) -> int:
         if self._settings.port:
             return self._settings.port
-        ports = self.folder / "ports.json"
-        port = choose_port(ports, "broker", HOST)
-        if is_port_free(HOST, port):
-            return port
-        logger.warning("port %d of the embedded broker is taken by another process, moving to a free one", port)
-        return replace_port(ports, "broker", HOST)
+        return claim_port(self.folder / "ports.json", "broker", HOST)
 
     def _password(self) -> str:
         path = self.folder / "password"
