@@ -18,10 +18,10 @@ from datastore_layout.envelope import seal
 from datastore_layout.intake_files import list_intake
 from datastore_layout.jobs import done_chunks, list_jobs, read_job_head
 from datastore_layout.labels import LabelLog
-from datastore_layout.models import current, list_versions, pointer_history
+from datastore_layout.models import PREFIX, list_versions, pointer_history, read_manifest
 from datastore_layout.root import TaskFolder
 from datastore_layout.runs import list_runs, read_finish, read_run
-from labelloop.errors import NotFoundError
+from labelloop.errors import IntegrityError, NotFoundError
 from labelloop.messages import Message
 
 logger = logging.getLogger(__name__)
@@ -43,12 +43,15 @@ class Collected(Message, frozen=True, kw_only=True):
     joined_shards: int = 0
 
 
-def collect_garbage(folder: TaskFolder, keep_versions: int, keep_jobs_s: float, now: float | None = None) -> Collected:
+def collect_garbage(
+    folder: TaskFolder, keep_versions: int, keep_jobs_s: float, now: float | None = None, segments: Collection[str] | None = None
+) -> Collected:
     """Remove what is over, and join what became many small files.
 
     Versions: the newest `keep_versions` stay besides the protected ones. Jobs: finished ones stay `keep_jobs_s`. Intake
     batches go once the label log has them. Finished runs keep their spec, end, metrics and log, packed, and lose their checkpoints.
-    `now` is seconds since 1970 by the file system's clock, None (best) = ask it.
+    `now` is seconds since 1970 by the file system's clock, None (best) = ask it. `segments` are the batches in the label log
+    where the caller knows them; None = read the log when there are batches.
 
     Raises NotReadyError or ConflictError when the root is not ours, IntegrityError naming a damaged file, StorageFullError.
     """
@@ -61,7 +64,7 @@ def collect_garbage(folder: TaskFolder, keep_versions: int, keep_jobs_s: float, 
         jobs=jobs,
         versions=_collect_versions(folder, keep_versions),
         runs=_collect_runs(folder),
-        intake=_collect_intake(folder),
+        intake=_collect_intake(folder, segments),
         joined_segments=compact_labels(folder),
         joined_shards=sum(compact_shards(folder, encoder) for encoder in list_encoders(folder)),
         rubbish=_collect_rubbish(folder, now - RUBBISH_S),
@@ -99,19 +102,36 @@ def protected_versions(folder: TaskFolder) -> frozenset[str]:
 
 
 def _collect_versions(folder: TaskFolder, keep: int) -> tuple[str, ...]:
+    """Hide what may go. It is removed as rubbish an hour later, and comes back if somebody promotes it in the same moment."""
     removed = []
     for version in choose_versions(list_versions(folder), keep, protected_versions(folder)):
-        hidden = files.hide_dir(folder.below("Inference", version))
-        if hidden is None:
-            continue
-        pointer = current(folder)
-        if version in protected_versions(folder) or (pointer is not None and pointer.version == version):
-            files.rename_back(hidden, folder.below("Inference", version))  # promoted between the choice and the removal
-            continue
-        files.remove_hidden(hidden)
-        files.remove_file(folder.below("Inference", "verdicts", version))
-        removed.append(version)
-    return tuple(removed)
+        path = folder.below("Inference", version)
+        if not _is_of_a_living_run(folder, version) and files.hide_dir(path, _hidden_version(path)):
+            removed.append(version)
+    protected = protected_versions(folder)
+    restored = [version for version in _hidden_versions(folder) if version in protected]
+    for version in restored:
+        path = folder.below("Inference", version)
+        files.publish_dir(_hidden_version(path), path)
+    return tuple(version for version in removed if version not in restored)
+
+
+def _hidden_version(path: Path) -> Path:
+    return path.with_name(f"{files.RUBBISH}{path.name}")
+
+
+def _hidden_versions(folder: TaskFolder) -> list[str]:
+    prefix = f"{files.RUBBISH}{PREFIX}"
+    names = files.list_all_names(folder.below("Inference"))
+    return [name.removeprefix(files.RUBBISH) for name in names if name.startswith(prefix)]
+
+
+def _is_of_a_living_run(folder: TaskFolder, version: str) -> bool:
+    try:
+        run = read_manifest(folder, version).run
+    except (NotFoundError, IntegrityError):  # gone, or refused by everybody
+        return False
+    return run in list_runs(folder) and read_finish(folder, run) is None
 
 
 # ---------------------------------------------------------------- jobs, runs, intake
@@ -169,13 +189,13 @@ def _replace(where: Path, parts: tuple[bytes, ...]) -> None:
         files.remove_file(where / str(number))
 
 
-def _collect_intake(folder: TaskFolder) -> int:
+def _collect_intake(folder: TaskFolder, segments: Collection[str] | None) -> int:
     batches = list_intake(folder)
-    if not batches:
-        return 0
-    log = LabelLog(folder)
-    log.refresh()
-    done = [batch for batch in batches if log.has_segment(batch)]
+    if batches and segments is None:
+        log = LabelLog(folder)
+        log.refresh()
+        segments = log.segments
+    done = [batch for batch in batches if batch in (segments or ())]
     for batch in done:
         files.remove_file(folder.below("Preprocess", "intake", batch))
     return len(done)
@@ -185,8 +205,10 @@ def _collect_intake(folder: TaskFolder) -> int:
 
 
 def _collect_rubbish(folder: TaskFolder, before_s: float) -> int:
-    """Remove hidden names older than `before_s` (left by processes that died), and features whose index never came."""
+    """Remove what processes that died left before `before_s`: hidden names, features without index, jobs that never were."""
     found = list(_hidden_below(folder.path))
+    jobs = folder.below("Preprocess", "jobs")
+    found += [jobs / name for name in files.list_names(jobs) if not (jobs / name / "job").exists()]
     for encoder in list_encoders(folder):
         indexed = set(files.list_names(folder.below("Preprocess", "shards", encoder)))
         where = folder.below("Preprocess", f"features-{encoder}")

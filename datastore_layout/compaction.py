@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import takewhile
 
 import msgspec
@@ -24,7 +24,16 @@ from datastore_layout.labels import MERGED, LabelRow, Segment, oldest_first, pre
 from datastore_layout.labels import WHERE as LABELS
 from datastore_layout.root import TaskFolder
 from datastore_layout.shard_index import Part, ShardIndex
-from datastore_layout.shards import ShardSet, features_file, features_folder, index_folder, read_index, write_shard
+from datastore_layout.shards import (
+    features_file,
+    features_folder,
+    index_folder,
+    name_shard,
+    read_features,
+    read_index,
+    rows_of,
+    write_shard,
+)
 from labelloop.errors import NotFoundError
 
 logger = logging.getLogger(__name__)
@@ -75,13 +84,12 @@ def _merge_segments(folder: TaskFolder, names: Sequence[str], number: int) -> st
         key = (row.item_id, row.revision)
         rows[key] = preferred(rows[key], row) if key in rows else row
     batches = tuple(dict.fromkeys(name for segment in segments for name in segment.names))
-    content = Segment(names=batches, rows=tuple(rows.values()))
     digest = hashlib.blake2b("\n".join(batches).encode(), digest_size=12).hexdigest()
-    name = f"{MERGED}{number:012d}-{len(rows):012d}-{digest}"
+    merged = f"{MERGED}{number:012d}-{len(rows):012d}-{digest}"
     where = folder.ready(*LABELS)
-    create_exclusive(where / name, *seal("labels", content))
-    note_covered(where, name, (n for n in names if n != name))
-    return name
+    note_covered(where, merged, (name for name in names if name != merged))
+    create_exclusive(where / merged, *seal("labels", Segment(names=batches, rows=tuple(rows.values()))))
+    return merged
 
 
 def _number_of(merged: str) -> int:
@@ -120,59 +128,58 @@ def compact_shards(
     """
     where = folder.below(*index_folder(encoder))
     drop_covered(where, grace_s, lambda name: _drop_shard(folder, encoder, name))
-    shards = ShardSet(folder, encoder)
-    shards.refresh()
     covered = covered_names(where)
-    small = {name: n for name, n in shards.sizes().items() if n < rows // 2 and name not in covered}
-    if sum(small.values()) < rows and len(small) < max(2, least):
+    sizes = {name: rows_of(name) for name in list_names(where) if not name.startswith(COVERS) and name not in covered}
+    small = {name: n for name, n in sizes.items() if 0 < n < rows // 2}
+    if len(small) < 2 or (sum(small.values()) < rows and len(small) < least):
         return 0
     joined = 0
     try:
-        for group in _groups(shards, small, rows):
-            _merge_shards(folder, shards, group)
+        indexes = {name: read_index(folder, encoder, name) for name in sorted(small)}
+        for group in _groups(indexes, rows):
+            _merge_shards(folder, encoder, {name: indexes[name] for name in group})
             joined += len(group)
     except NotFoundError:  # as above
         logger.info("task %s: the shards of %s are being joined by somebody else", folder.task, encoder)
     return joined
 
 
-def _groups(shards: ShardSet, small: dict[str, int], rows: int) -> list[list[str]]:
+def _groups(indexes: Mapping[str, ShardIndex], rows: int) -> list[list[str]]:
     """Return shards of one width to join, each group two or more within `rows`, deterministic."""
     groups: list[list[str]] = []
-    filled: dict[int, tuple[list[str], int]] = {}
-    for name, n in sorted(small.items()):
-        width = shards.features(name).shape[1]
-        group, total = filled.get(width, ([], 0))
-        if not group or total + n > rows:
+    filling: dict[int, tuple[list[str], int]] = {}
+    for name, index in indexes.items():
+        group, total = filling.get(index.dim, ([], 0))
+        if not group or total + index.n > rows:
             group, total = [], 0
             groups.append(group)
         group.append(name)
-        filled[width] = (group, total + n)
+        filling[index.dim] = (group, total + index.n)
     return [group for group in groups if len(group) > 1]
 
 
-def _merge_shards(folder: TaskFolder, shards: ShardSet, names: Sequence[str]) -> None:
-    indexes = [read_index(folder, shards.encoder, name) for name in names]
+def _merge_shards(folder: TaskFolder, encoder: str, indexes: Mapping[str, ShardIndex]) -> None:
     parts: list[Part] = []
     start = 0
-    for name, index in zip(names, indexes, strict=True):
+    for name, index in indexes.items():
         parts.append(Part(name=name, start=start, n=index.n))
         parts.extend(Part(name=p.name, start=start + p.start, n=p.n) for p in index.parts)
         start += index.n
-    ids = [i for index in indexes for i in msgspec.msgpack.decode(index.item_ids, type=list[str])]
+    ids = [i for index in indexes.values() for i in msgspec.msgpack.decode(index.item_ids, type=list[str])]
     merged = ShardIndex(
-        encoder=shards.encoder,
+        encoder=encoder,
         n=start,
-        dim=indexes[0].dim,
+        dim=next(iter(indexes.values())).dim,
         crc32=0,
-        item_keys=b"".join(index.item_keys for index in indexes),
-        content_keys=b"".join(index.content_keys for index in indexes),
+        item_keys=b"".join(index.item_keys for index in indexes.values()),
+        content_keys=b"".join(index.content_keys for index in indexes.values()),
         item_ids=msgspec.msgpack.encode(ids),
         parts=tuple(parts),
     )
-    features = np.concatenate([shards.features(name) for name in names])
-    name, _ = write_shard(folder, merged, features)
-    note_covered(folder.ready(*index_folder(shards.encoder)), name, names)
+    features = np.concatenate([read_features(folder, name, index) for name, index in indexes.items()])
+    name, merged = name_shard(merged, features)
+    note_covered(folder.ready(*index_folder(encoder)), name, indexes)
+    write_shard(folder, name, merged, features)
 
 
 def _drop_shard(folder: TaskFolder, encoder: str, name: str) -> None:

@@ -1,7 +1,8 @@
 """Which files a merged file replaces, until they are gone: the notes `_covers-<merged file>` beside it.
 
-Owns the order of a compaction: publish the merged file, note what it covers, and remove that only once every reader has had
-`grace_s` to see the merged one. Must never remove a file whose content is not readable elsewhere. Called by `compaction`.
+Owns the order of a compaction: note what the merged file will cover, publish it, and remove the old files only once every
+reader has had `grace_s` to see it. A note whose merged file never came is dropped alone, and the old files are joined again by
+a later call. Must never remove a file whose content is not readable elsewhere. Called by `compaction`.
 """
 
 from __future__ import annotations
@@ -25,12 +26,12 @@ class Covers(Message, frozen=True, kw_only=True):
 
 
 def note_covered(where: Path, merged: str, names: Iterable[str]) -> None:
-    """Note that `merged`, which is published, replaces `names`. Raises StorageFullError."""
+    """Note that `merged`, about to be published, replaces `names`. Raises StorageFullError."""
     create_exclusive(where / f"{COVERS}{merged}", *seal("covers", Covers(merged=merged, names=tuple(names)), is_text=True))
 
 
 def covered_names(where: Path) -> frozenset[str]:
-    """Return the files that are about to be removed. Raises IntegrityError."""
+    """Return the files that are being replaced. Raises IntegrityError."""
     return frozenset(name for covers in _read_all(where) for name in covers.names)
 
 

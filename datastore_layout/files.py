@@ -18,120 +18,21 @@ import errno
 import os
 import secrets
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TypeAlias
 
-from labelloop.errors import IntegrityError, LabelloopError, NotFoundError, NotReadyError, StorageFullError, UnreachableError
-
-Buffer: TypeAlias = bytes | bytearray | memoryview
+from datastore_layout import ops
+from datastore_layout.ops import Buffer as Buffer
+from datastore_layout.ops import reading as reading
+from datastore_layout.ops import renamed, writing
+from labelloop.errors import NotFoundError, NotReadyError
 
 BESIDE = ".beside-"
 RUBBISH = ".rubbish-"
 CONTENT = "content"
 
 _BLOCK = 2**20
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
-_GONE = frozenset({errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.ECONNABORTED})
 _NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV, errno.EACCES})
-_NO_DIR_FSYNC = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.ENOSYS})
-
-
-class FileOps:
-    """Every call that changes the file system, one method each; tests put in one that crashes after the k-th."""
-
-    def create(self, path: Path) -> int:
-        """Create `path` exclusively and return its descriptor."""
-        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
-
-    def write(self, fd: int, data: Buffer) -> None:
-        """Write all of `data`."""
-        view = memoryview(data).cast("B")
-        while view:
-            view = view[os.write(fd, view) :]
-
-    def fsync(self, fd: int) -> None:
-        """Bring the content of an open file to disk."""
-        os.fsync(fd)
-
-    def close(self, fd: int) -> None:
-        """Close a descriptor."""
-        os.close(fd)
-
-    def fsync_dir(self, path: Path) -> None:
-        """Bring the names in a folder to disk, where the mount can."""
-        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(fd)
-        except OSError as exc:
-            if exc.errno not in _NO_DIR_FSYNC:
-                raise
-        finally:
-            os.close(fd)
-
-    def mkdir(self, path: Path) -> None:
-        """Create one folder exclusively."""
-        path.mkdir()
-
-    def rename(self, source: Path, target: Path) -> None:
-        """Move `source` over `target`."""
-        source.rename(target)
-
-    def link(self, source: Path, target: Path) -> None:
-        """Give the file `source` the second name `target`, which must be free."""
-        os.link(source, target, follow_symlinks=False)
-
-    def unlink(self, path: Path) -> None:
-        """Remove a file."""
-        path.unlink()
-
-    def rmdir(self, path: Path) -> None:
-        """Remove an empty folder."""
-        path.rmdir()
-
-
-_ops = FileOps()
-
-
-@contextlib.contextmanager
-def swapped_ops(ops: FileOps) -> Iterator[FileOps]:
-    """Use `ops` inside the block, in the whole process; for tests and `check_habits` only."""
-    global _ops
-    before, _ops = _ops, ops
-    try:
-        yield ops
-    finally:
-        _ops = before
-
-
-def _renamed(exc: OSError, path: Path, missing: type[LabelloopError]) -> LabelloopError:
-    if exc.errno in _FULL:
-        return StorageFullError(f"no room for {path}: free some space or raise the quota, then repeat; nothing was half written")
-    if exc.errno in _GONE:
-        return UnreachableError(f"the datastore does not answer at {path} ({exc.strerror}): check the mount")
-    if exc.errno in (errno.ENOENT, errno.ENOTDIR):
-        return missing(f"{path} does not exist")
-    if exc.errno == errno.ELOOP:
-        return IntegrityError(f"{path} is a symbolic link, which the datastore never holds: remove it")
-    return NotReadyError(f"the datastore refuses {path} ({exc.strerror}): check its owner, mode and mount options")
-
-
-@contextlib.contextmanager
-def reading(path: Path) -> Iterator[None]:
-    """Rename the OSErrors of a read: NotFoundError for what is not there, else as for writing."""
-    try:
-        yield
-    except OSError as exc:
-        raise _renamed(exc, path, NotFoundError) from exc
-
-
-@contextlib.contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Rename the OSErrors of a write: StorageFullError, UnreachableError, NotReadyError or IntegrityError."""
-    try:
-        yield
-    except OSError as exc:
-        raise _renamed(exc, path, NotReadyError) from exc
 
 
 # ---------------------------------------------------------------- reading
@@ -170,7 +71,7 @@ def list_names(path: Path) -> list[str]:
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as exc:
-        raise _renamed(exc, path, NotFoundError) from exc
+        raise renamed(exc, path, NotFoundError) from exc
 
 
 def list_all_names(path: Path) -> list[str]:
@@ -180,7 +81,7 @@ def list_all_names(path: Path) -> list[str]:
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as exc:
-        raise _renamed(exc, path, NotFoundError) from exc
+        raise renamed(exc, path, NotFoundError) from exc
 
 
 def list_numbers(path: Path, prefix: str = "") -> list[int]:
@@ -196,7 +97,7 @@ def modified_s(path: Path) -> float | None:
     except FileNotFoundError:
         return None
     except OSError as exc:
-        raise _renamed(exc, path, NotFoundError) from exc
+        raise renamed(exc, path, NotFoundError) from exc
 
 
 def clock_s(folder: Path) -> float:
@@ -206,9 +107,9 @@ def clock_s(folder: Path) -> float:
     """
     with writing(folder):
         probe = beside_name(folder)
-        _ops.close(_ops.create(probe))
+        ops.active.close(ops.active.create(probe))
         now = probe.lstat().st_mtime
-        _ops.unlink(probe)
+        ops.active.unlink(probe)
         return now
 
 
@@ -217,18 +118,18 @@ def clock_s(folder: Path) -> float:
 
 def _discard(path: Path) -> None:
     with contextlib.suppress(OSError):
-        _ops.unlink(path)
+        ops.active.unlink(path)
 
 
 def _fill(path: Path, parts: Iterable[Buffer]) -> None:
-    fd = _ops.create(path)
+    fd = ops.active.create(path)
     try:
         try:
             for part in parts:
-                _ops.write(fd, part)
-            _ops.fsync(fd)
+                ops.active.write(fd, part)
+            ops.active.fsync(fd)
         finally:
-            _ops.close(fd)
+            ops.active.close(fd)
     except OSError:
         _discard(path)
         raise
@@ -248,11 +149,11 @@ def publish_file(path: Path, *parts: Buffer) -> None:
         beside = beside_name(path.parent)
         _fill(beside, parts)
         try:
-            _ops.rename(beside, path)
+            ops.active.rename(beside, path)
         except OSError:
             _discard(beside)
             raise
-        _ops.fsync_dir(path.parent)
+        ops.active.fsync_dir(path.parent)
 
 
 def create_exclusive(path: Path, *parts: Buffer) -> bool:
@@ -278,13 +179,13 @@ def create_exclusive_unseen(path: Path, *parts: Buffer) -> bool:
             _discard(beside)
             raise
         if is_mine:
-            _ops.fsync_dir(path.parent)
+            ops.active.fsync_dir(path.parent)
         return is_mine
 
 
 def _take_name(beside: Path, path: Path) -> bool:
     try:
-        _ops.link(beside, path)
+        ops.active.link(beside, path)
         is_mine = True
     except FileExistsError:
         is_mine = _is_same_file(beside, path)  # an answer lost on the network makes link(2) repeat itself
@@ -292,7 +193,7 @@ def _take_name(beside: Path, path: Path) -> bool:
         if exc.errno not in _NO_LINKS:
             raise
         return _take_name_by_folder(beside, path)
-    _ops.unlink(beside)
+    ops.active.unlink(beside)
     return is_mine
 
 
@@ -303,15 +204,15 @@ def _is_same_file(beside: Path, path: Path) -> bool:
 
 def _take_name_by_folder(beside: Path, path: Path) -> bool:
     wrapped = beside_name(path.parent)
-    _ops.mkdir(wrapped)
-    _ops.rename(beside, wrapped / CONTENT)
-    _ops.fsync_dir(wrapped)
+    ops.active.mkdir(wrapped)
+    ops.active.rename(beside, wrapped / CONTENT)
+    ops.active.fsync_dir(wrapped)
     return _rename_exclusive(wrapped, path)
 
 
 def _rename_exclusive(source: Path, target: Path) -> bool:
     try:
-        _ops.rename(source, target)
+        ops.active.rename(source, target)
     except OSError as exc:
         if exc.errno not in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
             raise
@@ -327,7 +228,7 @@ def create_mark(path: Path) -> bool:
     """
     with writing(path):
         try:
-            _ops.close(_ops.create(path))
+            ops.active.close(ops.active.create(path))
         except FileExistsError:
             return False
         return True
@@ -337,10 +238,10 @@ def claim_dir(path: Path) -> bool:
     """Create the folder `path`; False when somebody else had (mkdir as compare-and-set)."""
     with writing(path):
         try:
-            _ops.mkdir(path)
+            ops.active.mkdir(path)
         except FileExistsError:
             return False
-        _ops.fsync_dir(path.parent)
+        ops.active.fsync_dir(path.parent)
         return True
 
 
@@ -355,12 +256,12 @@ def publish_dir(source: Path, target: Path) -> bool:
             for name in names:
                 fd = os.open(Path(folder) / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
                 try:
-                    _ops.fsync(fd)
+                    ops.active.fsync(fd)
                 finally:
                     os.close(fd)
-            _ops.fsync_dir(Path(folder))
+            ops.active.fsync_dir(Path(folder))
         is_mine = _rename_exclusive(source, target)
-        _ops.fsync_dir(target.parent)
+        ops.active.fsync_dir(target.parent)
         return is_mine
 
 
@@ -378,10 +279,10 @@ def ensure_dir(base: Path, path: Path) -> Path:
         missing = [path, *path.parents]
         for folder in reversed(missing[: missing.index(base)]):
             try:
-                _ops.mkdir(folder)
+                ops.active.mkdir(folder)
             except FileExistsError:
                 continue
-            _ops.fsync_dir(folder.parent)
+            ops.active.fsync_dir(folder.parent)
     return path
 
 
@@ -392,7 +293,7 @@ def remove_file(path: Path) -> bool:
     """Remove a file; False when it is gone already."""
     with writing(path):
         try:
-            _ops.unlink(path)
+            ops.active.unlink(path)
         except FileNotFoundError:
             return False
         except (IsADirectoryError, PermissionError):
@@ -407,7 +308,7 @@ def remove_dir(path: Path) -> bool:
     with writing(path):
         hidden = path.parent / f"{RUBBISH}{secrets.token_hex(8)}"
         try:
-            _ops.rename(path, hidden)
+            ops.active.rename(path, hidden)
         except FileNotFoundError:
             return False
         remove_tree(hidden)
@@ -421,25 +322,20 @@ def remove_hidden(path: Path) -> None:
             remove_tree(path)
         else:
             with contextlib.suppress(FileNotFoundError):
-                _ops.unlink(path)
+                ops.active.unlink(path)
 
 
-def hide_dir(path: Path) -> Path | None:
-    """Hide the folder `path` and return its hidden name, None when it is gone (see `remove_tree`, or rename it back)."""
+def hide_dir(path: Path, hidden: Path) -> bool:
+    """Give the folder `path` the hidden name `hidden`, its time of change being now; False when it is gone."""
     with writing(path):
-        hidden = path.parent / f"{RUBBISH}{secrets.token_hex(8)}"
         try:
-            _ops.rename(path, hidden)
-        except FileNotFoundError:
-            return None
-        return hidden
-
-
-def rename_back(hidden: Path, path: Path) -> None:
-    """Undo `hide_dir`."""
-    with writing(path):
-        _ops.rename(hidden, path)
-        _ops.fsync_dir(path.parent)
+            clock_s(path)
+            ops.active.rename(path, hidden)
+        except (FileNotFoundError, NotReadyError):
+            if path.exists():
+                raise
+            return False
+        return True
 
 
 def discard_tree(path: Path) -> None:
@@ -459,9 +355,9 @@ def remove_tree(path: Path) -> None:
             if entry.is_dir(follow_symlinks=False):
                 remove_tree(Path(entry.path))
             else:
-                _ops.unlink(Path(entry.path))
+                ops.active.unlink(Path(entry.path))
     with contextlib.suppress(FileNotFoundError):
-        _ops.rmdir(path)
+        ops.active.rmdir(path)
 
 
 def is_real_dir(path: Path) -> bool:

@@ -72,8 +72,8 @@ class Verdict(Message, frozen=True, kw_only=True):
 def publish_model(folder: TaskFolder, manifest: Manifest, source_dir: Path) -> VersionId:
     """Copy the files of `source_dir` into a new version, complete or not visible at all, and return its name.
 
-    Publishing the same manifest (`created` given) and files again gives the same version. Raises InvalidInputError (another task's manifest, a
-    link or a reserved name among the files), StorageFullError.
+    Publishing the same manifest (`created` given) and files again gives the same version. Raises InvalidInputError (another
+    task's manifest, a link or a reserved name among the files), StorageFullError.
     """
     if manifest.task != folder.task:
         raise InvalidInputError(f"model of task {manifest.task!r} does not belong into the folder of {folder.task!r}")

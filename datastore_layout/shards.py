@@ -11,6 +11,7 @@ from __future__ import annotations
 import bisect
 import errno
 import hashlib
+import re
 import threading
 import time
 import zlib
@@ -31,6 +32,7 @@ from labelloop.ids import parse_item, parse_token
 
 INLINE_BYTES = 128 * 1024
 _LOOKS = 4
+_NAME = re.compile(r"s([1-9][0-9]{0,8})-[0-9a-f]{28}")
 _KEPT_IDS = 64
 Features = npt.NDArray[np.float32]
 
@@ -54,28 +56,49 @@ def read_index(folder: TaskFolder, encoder: str, name: str) -> ShardIndex:
     """Return one index file. Raises NotFoundError, IntegrityError."""
     path = folder.below(*index_folder(encoder), parse_token(name, "shard"))
     index = unseal("shard", read_file(path), ShardIndex, path)
-    if index.encoder != encoder or len(index.item_keys) != 16 * index.n or len(index.content_keys) != 16 * index.n:
+    if (
+        index.encoder != encoder
+        or index.n != rows_of(name)
+        or len(index.item_keys) != 16 * index.n
+        or len(index.content_keys) != 16 * index.n
+    ):
         raise IntegrityError(f"{path} does not describe {index.n} rows of encoder {encoder!r}: remove it and embed again")
     return index
 
 
-def write_shard(folder: TaskFolder, index: ShardIndex, features: Features) -> tuple[str, ShardIndex]:
-    """Write a shard, features first; return its name and `index` with `crc32` and `inline` filled in."""
+def rows_of(name: str) -> int:
+    """Return the number of rows of a shard, which its name starts with; 0 for what is no name of a shard."""
+    found = _NAME.fullmatch(name)
+    return int(found[1]) if found else 0
+
+
+def name_shard(index: ShardIndex, features: Features) -> tuple[str, ShardIndex]:
+    """Return the name of a shard, a hash of its content, and `index` with `crc32` and `inline` filled in."""
     raw = features.data.cast("B")
     crc = zlib.crc32(raw)
-    names = msgspec.msgpack.encode(index.parts)
     key = hashlib.blake2b(b"%b %d %d " % (index.encoder.encode(), index.dim, crc), digest_size=14)
-    for part in (index.item_keys, index.content_keys, index.item_ids, names):
+    for part in (index.item_keys, index.content_keys, index.item_ids, msgspec.msgpack.encode(index.parts)):
         key.update(part)
-    name = f"s{key.hexdigest()}"
-    is_inline = features.nbytes <= INLINE_BYTES
-    index = msgspec.structs.replace(index, crc32=crc, inline=bytes(raw) if is_inline else b"")
+    inline = bytes(raw) if features.nbytes <= INLINE_BYTES else b""
+    return f"s{index.n}-{key.hexdigest()}", msgspec.structs.replace(index, crc32=crc, inline=inline)
+
+
+def write_shard(folder: TaskFolder, name: str, index: ShardIndex, features: Features) -> None:
+    """Write a shard that `name_shard` has named, features first; nothing to do when it is there."""
     where = folder.ready(*index_folder(index.encoder))
-    if not (where / name).exists():
-        if not is_inline:
-            publish_file(folder.ready(*features_folder(index.encoder)) / features_file(name), raw)
-        create_exclusive(where / name, *seal("shard", index))
-    return name, index
+    if (where / name).exists():
+        return
+    if not index.inline:
+        publish_file(folder.ready(*features_folder(index.encoder)) / features_file(name), features.data.cast("B"))
+    create_exclusive(where / name, *seal("shard", index))
+
+
+def read_features(folder: TaskFolder, name: str, index: ShardIndex) -> Features:
+    """Return the (n, dim) rows of a shard, read-only, checked. Raises NotFoundError, IntegrityError."""
+    if index.inline:
+        return _inline_array(index)
+    path = folder.below(*features_folder(index.encoder), features_file(name))
+    return _map_features(path, index.n, index.dim, index.crc32)
 
 
 class ShardSet:
@@ -119,7 +142,8 @@ class ShardSet:
             content_keys=b"".join(map(content_key, content_hashes)),
             item_ids=msgspec.msgpack.encode(list(item_ids)),
         )
-        name, index = write_shard(self._folder, index, array)
+        name, index = name_shard(index, array)
+        write_shard(self._folder, name, index, array)
         with self._lock:
             if name not in self._shards:
                 self._take(name, index)
@@ -136,11 +160,6 @@ class ShardSet:
         """Return the shards that together hold every row, sorted; one that is part of another is left out."""
         with self._lock:
             return tuple(sorted(name for name in self._shards if name not in self._aliases))
-
-    def sizes(self) -> dict[str, int]:
-        """Return the number of rows of each of `names`."""
-        with self._lock:
-            return {name: n for name, (n, _, _) in sorted(self._shards.items()) if name not in self._aliases}
 
     def features(self, name: str) -> Features:
         """Return the (n, d) rows of a shard, read-only, C-contiguous, mapped from its file; checked once a process.
@@ -227,7 +246,7 @@ class ShardSet:
             names = self._watch.names(is_forced=True) or []
 
     def _unknown(self, names: Iterable[str]) -> list[str]:
-        return [name for name in names if name.startswith("s") and name not in self._shards]
+        return [name for name in names if name not in self._shards and rows_of(name)]
 
     def _take(self, name: str, index: ShardIndex) -> None:
         self._shards[name] = (index.n, index.dim, index.crc32)
