@@ -1,7 +1,8 @@
 """`bench rescore`: drafts for N pre-embedded items through inference_rpc against one bare numpy pass over the same matrix.
 
 Owns the comparison: predict_async over feature shards and paging of the results, with the real broker, workers, RPC and TLS,
-against `softmax(X @ W + b)` on the whole matrix in memory, in turns, in the same run. Called by `scripts/bench rescore` and by hand.
+against `softmax(X @ W + b)` on the whole matrix in memory, in turns, in the same run. Called by
+`scripts/bench rescore` and by hand.
 
     scripts/bench rescore [--items N] [--rounds N] [--json FILE]
 """

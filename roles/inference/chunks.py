@@ -19,9 +19,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from datastore_layout.job_progress import has_result, read_piece, write_piece
-from datastore_layout.jobs import attempts_of, record_attempt, write_result
-from datastore_layout.root import TaskFolder
+from datastore_layout.job_progress import JobDesk
 from labelloop.errors import InternalError, LabelloopError, NotReadyError, PermanentError
 from labelloop.messages import Array, ChunkResult, Item, ItemError
 from roles.inference.calls import ChunkPart, ChunkWork
@@ -39,7 +37,7 @@ class _Piece:
 
     order: ChunkWork
     part: ChunkPart
-    folder: TaskFolder
+    desk: JobDesk
     lo: int
     hi: int
     is_whole: bool
@@ -49,7 +47,7 @@ class _Piece:
         return str(self.part.chunk) if self.is_whole else f"{self.part.chunk}.{self.lo}-{self.hi}"
 
     def cut(self, lo: int, hi: int) -> _Piece:
-        return _Piece(self.order, self.part, self.folder, lo, hi, False)
+        return _Piece(self.order, self.part, self.desk, lo, hi, False)
 
 
 class ChunkWorker:
@@ -60,30 +58,32 @@ class ChunkWorker:
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="results")
         self._writing: list[Future[bool]] = []
 
-    def answer(self, order: ChunkWork, part: ChunkPart) -> None:
-        """Compute one chunk and hand its result to the writer; a chunk that is answered costs one look.
+    def open_desk(self, order: ChunkWork) -> JobDesk:
+        """Return the desk at which the chunks of one order are answered."""
+        return JobDesk(self._predictor.folder(order.task), order.job_id)
+
+    def answer(self, desk: JobDesk, order: ChunkWork, part: ChunkPart) -> None:
+        """Compute one chunk and hand its result to the writer; a chunk that is answered already costs nothing.
 
         Raises RetryableError when the attempt may be repeated; the chunk is then as open as before.
         """
-        folder = self._predictor.folder(order.task)
-        if has_result(folder, order.job_id, part.chunk):
+        if desk.is_done(part.chunk):
             return
         try:
             n = len(part.items) or len(self._rows(order, part))
-            whole = _Piece(order, part, folder, 0, n, True)
+            whole = _Piece(order, part, desk, 0, n, True)
             result = self._corner(whole)
             if part.items and result.item_ids and not result.shard:
                 result = self._gather(order, part, result)
         except PermanentError as exc:
             logger.error("chunk %d of job %s is answered as failed: %s", part.chunk, order.job_id, exc)
-            self.fail(order, part, exc)
+            self.fail(desk, order, part, exc)
         else:
-            self._write(folder, order, result)
+            self._write(desk, result)
 
-    def fail(self, order: ChunkWork, part: ChunkPart, exc: LabelloopError) -> None:
+    def fail(self, desk: JobDesk, order: ChunkWork, part: ChunkPart, exc: LabelloopError) -> None:
         """Answer every item of a chunk with one error."""
-        folder = self._predictor.folder(order.task)
-        self._write(folder, order, self._failed(order, part, exc))
+        self._write(desk, self._failed(order, part, exc))
 
     def drain(self) -> None:
         """Return once every result handed over is on disk; raises what the writer met."""
@@ -94,8 +94,8 @@ class ChunkWorker:
     def close(self) -> None:
         self._writer.shutdown()
 
-    def _write(self, folder: TaskFolder, order: ChunkWork, result: ChunkResult) -> None:
-        self._writing.append(self._writer.submit(write_result, folder, order.job_id, result.chunk, result))
+    def _write(self, desk: JobDesk, result: ChunkResult) -> None:
+        self._writing.append(self._writer.submit(desk.write_result, result))
 
     def _rows(self, order: ChunkWork, part: ChunkPart) -> NDArray[np.float32]:
         encoder = self._predictor.encoder(order.task, order.version)
@@ -104,28 +104,24 @@ class ChunkWorker:
     # ------------------------------------------------------------ cornering poison
 
     def _corner(self, piece: _Piece) -> ChunkResult:
-        folder, job_id = piece.folder, piece.order.job_id
-        began = attempts_of(folder, job_id, piece.key)
-        if not piece.is_whole:
-            kept = read_piece(folder, job_id, piece.key)
-            if kept is not None:
-                return kept
-        if began and began - attempts_of(folder, job_id, f"{piece.key}.survived") >= LOST_ATTEMPTS:
+        desk = piece.desk
+        began = desk.attempts_of(piece.key)
+        kept = None if piece.is_whole else desk.read_piece(piece.key)
+        if kept is not None:
+            return kept
+        if began and began - desk.attempts_of(f"{piece.key}.survived") >= LOST_ATTEMPTS:
             return self._halve(piece)
-        if not record_attempt(folder, job_id, piece.key, began + 1):
-            logger.warning("chunk %s of job %s is tried by another worker at the same time", piece.key, job_id)
+        desk.record_attempt(piece.key)
         result = self._try(piece)
         if not piece.is_whole:
-            write_piece(folder, job_id, piece.key, result)
+            desk.write_piece(piece.key, result)
         return result
 
     def _try(self, piece: _Piece) -> ChunkResult:
         try:
             return self._score(piece)
         except BaseException:
-            survived = f"{piece.key}.survived"
-            n = attempts_of(piece.folder, piece.order.job_id, survived)
-            record_attempt(piece.folder, piece.order.job_id, survived, n + 1)
+            piece.desk.record_attempt(f"{piece.key}.survived")
             raise
 
     def _halve(self, piece: _Piece) -> ChunkResult:
@@ -170,12 +166,12 @@ class ChunkWorker:
             return result
         if scored.failed:
             kept = msgspec.structs.replace(result, item_ids=(), n_items=0, proba=None, failed=scored.failed)
-            write_piece(piece.folder, order.job_id, f"{piece.key}.failed-{len(failed)}", kept)
+            piece.desk.write_piece(f"{piece.key}.failed-{len(failed)}", kept)
         raise NotReadyError(f"chunk {piece.key} of job {order.job_id} is slow: it goes on at its next turn")
 
     def _failed_before(self, piece: _Piece) -> list[ItemError]:
         failed: list[ItemError] = []
-        while kept := read_piece(piece.folder, piece.order.job_id, f"{piece.key}.failed-{len(failed)}"):
+        while kept := piece.desk.read_piece(f"{piece.key}.failed-{len(failed)}"):
             failed.extend(kept.failed)
         return failed
 

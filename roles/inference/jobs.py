@@ -4,7 +4,8 @@ Owns the cut into chunks and the pages. Must never compute a chunk, nor answer b
 threads; any process of any inference node may answer, because all state is in the datastore.
 
 Results come in the order of the chunks without a gap: a caller that pages by `after` misses none. `results` waits up to a second
-for the next chunk, so that a caller need not poll; only some threads may wait at the same time.
+for the next chunk, so that a caller need not poll, and after the first page a moment more to fill a page; only some threads may
+wait at the same time.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from labelloop.messages import ChunkResult, JobKey, JobReply, JobRequest, Result
 from labelloop.settings import Settings
 
 WAIT_S = 1.0
+LINGER_S = 0.02
 FIRST_LOOK_S = 0.002
 LONGEST_LOOK_S = 0.05
 MOST_CHUNKS = 256
@@ -140,9 +142,12 @@ class Jobs:
         folder = task_folder(self._root, request.task)
         head = self.head(folder, request.job_id)
         first = max(-1, request.after) + 1
+        limit = min(max(1, request.limit), MOST_CHUNKS)
         if first < head.n_chunks:
-            self._await(folder, request.job_id, first)
-        found = self._page(folder, head, first, min(max(1, request.limit), MOST_CHUNKS))
+            self._await(folder, request.job_id, first, WAIT_S)
+        if 0 < first < (last := min(first + limit, head.n_chunks) - 1):
+            self._await(folder, request.job_id, last, LINGER_S)
+        found = self._page(folder, head, first, limit)
         if request.with_ids:
             found = [self._with_ids(folder, head, result) for result in found]
         labels = self.manifest(folder, head.version).labels if head.version else ()
@@ -155,11 +160,11 @@ class Jobs:
             is_complete=first + len(found) >= head.n_chunks,
         )
 
-    def _await(self, folder: TaskFolder, job_id: str, chunk: int) -> None:
+    def _await(self, folder: TaskFolder, job_id: str, chunk: int, wait_s: float) -> None:
         if has_result(folder, job_id, chunk) or not self._waits.acquire(blocking=False):
             return
         try:
-            end_s, pause_s = time.monotonic() + WAIT_S, FIRST_LOOK_S
+            end_s, pause_s = time.monotonic() + wait_s, FIRST_LOOK_S
             while not has_result(folder, job_id, chunk) and time.monotonic() < end_s:
                 time.sleep(pause_s)
                 pause_s = min(LONGEST_LOOK_S, 1.25 * pause_s)

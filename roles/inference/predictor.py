@@ -66,10 +66,16 @@ class Predictor:
         self._loading: dict[tuple[str, str], threading.Lock] = {}
         self._pipelines: OrderedDict[tuple[str, str, int], Pipeline] = OrderedDict()
         self._specs: dict[str, tuple[float, TaskSpec]] = {}
+        self._folders: dict[str, tuple[float, TaskFolder]] = {}
 
     def folder(self, task: str) -> TaskFolder:
-        """Return the folder of `task`; raises InvalidInputError on a malformed name."""
-        return task_folder(self._root, task)
+        """Return the folder of `task`, checked for links that lead out of it at most once a second; raises InvalidInputError."""
+        now_s = time.monotonic()
+        checked_s, folder = self._folders.get(task, (0.0, None))
+        if folder is None or now_s - checked_s > SPEC_AGE_S:
+            folder = task_folder(self._root, task)
+            self._folders[task] = (now_s, folder)
+        return folder
 
     def warm(self, task: str, version: str) -> WarmModel:
         """Return the model, loading it once; raises IntegrityError when a byte of it changed, NotFoundError."""

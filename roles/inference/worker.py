@@ -113,18 +113,20 @@ class Child:
         end_s = time.monotonic() + SLICE_S
         left: list[int] = []
         trouble: RetryableError | None = None
+        desk = self.chunks.open_desk(work)
         for at, part in enumerate(work.parts):
             if at and time.monotonic() >= end_s:
                 left.extend(later.chunk for later in work.parts[at:])
                 break
             try:
-                self.chunks.answer(work, part)
+                self.chunks.answer(desk, work, part)
             except RetryableError as exc:
                 left.append(part.chunk)
                 trouble = exc
             except Exception as exc:  # the task shell of one chunk: its items are answered with the error
                 logger.exception("chunk %d of job %s failed", part.chunk, work.job_id)
-                self.chunks.fail(work, part, InternalError(f"{type(exc).__name__}: {exc}; the worker's log has the traceback"))
+                reason = f"{type(exc).__name__}: {exc}; the worker's log has the traceback"
+                self.chunks.fail(desk, work, part, InternalError(reason))
         self.chunks.drain()
         if trouble is not None:
             self.pulse.say(work, "failed", left=tuple(left), code=trouble.code, reason=str(trouble))
