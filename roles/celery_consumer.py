@@ -1,14 +1,19 @@
-"""A Celery consumer that never gives up on its broker and comes back within two seconds of it.
+"""How a worker survives its broker and its children: a Celery consumer and a prefork pool with what they lack.
 
-Owns the reconnect pauses of workers, which Celery fixes at 2, 4, ... 32 s. Must never decide what is consumed. Named in the
-settings of `roles.celery_app`; only workers import it.
+Owns three corrections. Celery reconnects after 2, 4, ... 32 s; here within two, for ever. Celery logs an acknowledgement that the
+broker did not take and goes on, but kombu counts the message as held, so that a worker with a prefetch of one never takes
+another; here it reconnects. Celery looks for dead children every five seconds; here twice a second. Must never decide what is
+consumed. Named in the settings of `roles.celery_app`; only workers import it.
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Mapping
 from typing import Any
 
+from celery.concurrency.asynpool import AsynPool
+from celery.concurrency.prefork import TaskPool
 from celery.worker.consumer import Consumer
 from celery.worker.state import maybe_shutdown
 
@@ -17,10 +22,11 @@ logger = logging.getLogger(__name__)
 FIRST_PAUSE_S = 0.1
 PAUSE_STEP_S = 0.3
 LONGEST_PAUSE_S = 2.0
+LOOK_AT_CHILDREN_S = 0.5
 
 
 class PatientConsumer(Consumer):
-    """Celery's consumer with short, endless reconnects."""
+    """Celery's consumer with short, endless reconnects, also after an acknowledgement that failed."""
 
     def ensure_connected(self, conn: Any) -> Any:
         """Return `conn` once the broker answers, however long that takes; a shutdown ends the wait."""
@@ -39,3 +45,31 @@ class PatientConsumer(Consumer):
         self.first_connection_attempt = False
         self.broker_connection_retry_attempt = 0
         return connected
+
+    def call_soon_ack(self, p: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Acknowledge or reject a message in the event loop; the loop ends in a reconnect when the broker did not take it."""
+        if not self.hub:
+            return super().call_soon_ack(p, *args, **kwargs)
+
+        def settle() -> None:
+            p(*args, **kwargs)
+            message = getattr(p, "__self__", None)
+            if message is not None and not message.acknowledged:
+                raise ConnectionError(f"the broker did not take the acknowledgement of {message.delivery_tag}")
+
+        return self.hub.call_soon(settle)
+
+
+class WatchfulAsynPool(AsynPool):
+    """Celery's prefork pool, looking for dead children more often."""
+
+    @property
+    def timers(self) -> Mapping[Callable[[], None], float]:
+        """What the event loop calls, and how often, in seconds."""
+        return {self.maintain_pool: LOOK_AT_CHILDREN_S}
+
+
+class WatchfulPool(TaskPool):
+    """The pool that a worker names."""
+
+    Pool = WatchfulAsynPool
