@@ -1,16 +1,20 @@
-"""The process that trains: started early, warm, one order, gone.
+"""The warm spare of a train worker: it has every library in memory and becomes a training by one fork.
 
-Owns its own life: it dies with its parent, imports the libraries first, waits for one order on its standard input and ends
-after it. Must never be imported by the role process. Started by `runner` as
-`python -m roles.train.child <role config> <parent pid> <algorithms>`. What it says on standard output is one sentence about how
-the order ended; everything else goes to the log on standard error.
+Owns its own life: it dies with its parent, imports first, then forks one process for each order on its standard input; each
+training is a process, and a process group, of its own. It must never start a thread that lives, run a parallel region (a fork
+would inherit its locks) or open a GPU: that is done in the forks. Must never be imported by the role process. Started by
+`runner` as `python -m roles.train.child <role config> <parent pid> <algorithms>`; reports go to standard output, logs to
+standard error.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import gc
 import logging
 import os
+import select
 import signal
 import sys
 import threading
@@ -20,9 +24,10 @@ import msgspec
 
 from labelloop.errors import LabelloopError
 from labelloop.logs import log_context, set_process_context, set_up_logs
-from labelloop.messages import RoleConfig, decode
-from labelloop.settings import read_settings
+from labelloop.messages import RoleConfig
+from labelloop.settings import Settings, read_settings
 from roles.hints import RunHint
+from roles.train.orders import MOST_SAID, Frames, Order, Report, write_report
 
 logger = logging.getLogger("roles.train.child")
 
@@ -35,14 +40,11 @@ def die_with(parent: int) -> None:
     """Let the kernel kill this process when its parent dies; end at once if it is dead already."""
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:
-        sys.exit(0)
+        os._exit(0)
 
 
 def warm(algorithms: list[str]) -> None:
-    """Import what a training needs and train each algorithm once on a few numbers, in a thread of low priority.
-
-    Linux keeps the priority of a thread, so the main thread stays at full speed for the order.
-    """
+    """Import what a training needs, in a thread of low priority; Linux keeps priorities by thread, so forks run at full speed."""
 
     def work() -> None:
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), BACKGROUND_NICE)
@@ -53,51 +55,106 @@ def warm(algorithms: list[str]) -> None:
     thread = threading.Thread(target=work, name="warm")
     thread.start()
     thread.join()
+    gc.collect()
+    gc.freeze()  # what is in memory now stays shared with the forks
 
 
-def read_order(stream: int) -> RunHint | None:
-    """Return the order that the parent writes before it closes the pipe; None when it closes it without one."""
-    data = b""
-    while part := os.read(stream, 65536):
-        data += part
-    return decode(RunHint, data) if data else None
+class Spare:
+    """The spare's loop over orders and ends of its forks."""
 
+    def __init__(self, config: RoleConfig, settings: Settings, reports: int, algorithms: list[str]) -> None:
+        self._config = config
+        self._settings = settings
+        self._reports = reports
+        self._algorithms = algorithms
+        self._frames = Frames()
+        self._hints: dict[int, RunHint] = {}
 
-def train(config: RoleConfig, hint: RunHint) -> str:
-    """Carry the order out; return the sentence about its end."""
-    from datastore_layout.root import open_root, task_folder
-    from roles.train.attempt import run_attempt
+    def run(self) -> None:
+        """Serve until the parent closes the pipe; its forks are killed by the kernel then."""
+        wake_read, wake_write = os.pipe()
+        os.set_blocking(wake_write, False)
+        signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        write_report(self._reports, Report(kind="ready"))
+        while True:
+            ready, _, _ = select.select([0, wake_read], [], [])
+            if wake_read in ready:
+                os.read(wake_read, 4096)
+            self._reap()
+            if 0 in ready:
+                data = os.read(0, 65536)
+                if not data:
+                    return
+                for order in self._frames.orders(data):
+                    self._fork(order)
 
-    root = open_root(Path(config.datastore_root), config.cluster_id)
-    return run_attempt(task_folder(root, hint.task), hint, read_settings(None))
+    def _fork(self, order: Order) -> None:
+        me = os.getpid()
+        pid = os.fork()
+        if pid == 0:
+            status = 1
+            try:
+                os.setpgid(0, 0)
+                die_with(me)
+                status = self._train(order.hint)
+            finally:
+                logging.shutdown()
+                os._exit(status)
+        with contextlib.suppress(OSError):  # the fork did it first, or is over already
+            os.setpgid(pid, pid)
+        self._hints[pid] = order.hint
+        write_report(self._reports, Report(kind="began", pid=pid, hint=order.hint))
+        if order.algorithm not in self._algorithms:
+            self._algorithms.append(order.algorithm)
+            warm([order.algorithm])
+
+    def _reap(self) -> None:
+        while self._hints:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if not pid:
+                return
+            code = os.waitstatus_to_exitcode(status)
+            write_report(self._reports, Report(kind="ended", pid=pid, status=code, hint=self._hints.pop(pid)))
+
+    def _train(self, hint: RunHint) -> int:
+        """Carry an order out in the fork; 0 = done, 75 = try again later, 1 = a defect, whose traceback is in the log."""
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        with log_context(task=hint.task, run=str(hint.run)):
+            try:
+                said, status = self._attempt(hint), 0
+                logger.info("%s", said)
+            except LabelloopError as exc:
+                said, status = str(exc), EX_TEMPFAIL
+                logger.warning("attempt %d stops, another will follow: %s", hint.attempt, exc)
+            except Exception as exc:
+                said, status = f"{type(exc).__name__}: {exc}", 1
+                logger.exception("attempt %d broke", hint.attempt)
+        write_report(self._reports, Report(kind="said", pid=os.getpid(), text=said[:MOST_SAID], hint=hint))
+        return status
+
+    def _attempt(self, hint: RunHint) -> str:
+        from datastore_layout.root import open_root, task_folder
+        from roles.train.attempt import run_attempt
+
+        root = open_root(Path(self._config.datastore_root), self._config.cluster_id)
+        return run_attempt(task_folder(root, hint.task), hint, self._settings)
 
 
 def main(arguments: list[str]) -> int:
-    """Run the process; 0 = the order was carried out, 75 = try again later, 1 = a defect, whose traceback is in the log."""
+    """Warm up, then serve orders until the parent closes the pipe."""
     die_with(int(arguments[1]))
-    answer = os.fdopen(os.dup(1), "w")
+    reports = os.dup(1)
     os.dup2(2, 1)  # what a library prints belongs into the log
     config = msgspec.json.decode(Path(arguments[0]).read_bytes(), type=RoleConfig)
     settings = read_settings(None)
     set_up_logs(msgspec.structs.replace(settings.log, level=config.log_level))
     set_process_context(node=config.node, role="train")
-    warm([name for name in arguments[2].split(",") if name])
-    hint = read_order(0)
-    if hint is None:
-        return 0
-    with log_context(task=hint.task, run=str(hint.run)):
-        try:
-            said, status = train(config, hint), 0
-            logger.info("%s", said)
-        except LabelloopError as exc:
-            said, status = str(exc), EX_TEMPFAIL
-            logger.warning("attempt %d stops, another will follow: %s", hint.attempt, exc)
-        except Exception as exc:
-            said, status = f"{type(exc).__name__}: {exc}", 1
-            logger.exception("attempt %d broke", hint.attempt)
-    answer.write(said)
-    answer.close()
-    return status
+    algorithms = [name for name in arguments[2].split(",") if name]
+    warm(algorithms)
+    Spare(config, settings, reports, algorithms).run()
+    return 0
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""Supervises training children: one warm spare, at most `slots` at work, the next attempt when one dies.
+"""Supervises trainings: a warm spare forks one for each hint, at most `slots` at a time; when one dies the next attempt follows.
 
 Owns the child processes of a train worker. Must never import numpy, scikit-learn, torch or tensorflow, nor train. Called by the
 Celery task that takes hints (`offer`, any thread) and by the role process (start, close).
 
-One thread spawns, watches and kills all children: the kernel's parent-death signal goes by the thread that spawned, so that thread
-lives as long as the process. Hints wait in memory only; a hint that dies with this process is hinted again by the sweep.
+One thread spawns, watches and kills: the kernel's parent-death signal goes by the thread that spawned, so that thread lives as
+long as the process. Hints wait in memory only; a hint that dies with this process is hinted again by the sweep.
 """
 
 from __future__ import annotations
@@ -14,9 +14,8 @@ import heapq
 import itertools
 import logging
 import os
+import select
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Mapping
@@ -28,73 +27,36 @@ from datastore_layout.root import Root, task_folder
 from datastore_layout.runs import cancel_reason, finish, latest_attempt, read_finish, read_run
 from labelloop.errors import LabelloopError
 from labelloop.logs import log_context
-from labelloop.messages import encode
 from labelloop.settings import TrainSettings
 from roles.hints import RunHint
+from roles.train.orders import Order, Report
+from roles.train.spare import SpareProcess
 
 logger = logging.getLogger(__name__)
 
-TICK_S = 0.02
 CANCEL_LOOK_S = 0.2
-SPARE_PAUSE_S = 0.3
+SPARE_PAUSE_S = 1.0
 RETRY_PAUSE_S = 0.5
-KEPT_WARM = 3
-
-
-class Child:
-    """One training child, in a process group of its own."""
-
-    def __init__(self, config_file: Path, environment: Mapping[str, str], algorithms: tuple[str, ...]) -> None:
-        command = [sys.executable, "-m", "roles.train.child", str(config_file), str(os.getpid()), ",".join(algorithms)]
-        self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=dict(environment), start_new_session=True
-        )
-
-    def give(self, hint: RunHint) -> bool:
-        """Hand over the order; False when the child is dead."""
-        assert self.process.stdin is not None
-        try:
-            self.process.stdin.write(encode(hint))
-            self.process.stdin.close()
-        except OSError:
-            return False
-        return True
-
-    def poll(self) -> int | None:
-        """Return the exit status, None while it lives."""
-        return self.process.poll()
-
-    def kill(self) -> None:
-        """Kill the whole process group."""
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
-
-    def end(self) -> str:
-        """Kill what is left of the group, wait, close the pipes; return what the child said last."""
-        self.kill()
-        self.process.wait()
-        assert self.process.stdout is not None
-        said = self.process.stdout.read().decode("utf-8", "replace").strip()
-        self._close()
-        return said
-
-    def _close(self) -> None:
-        for pipe in (self.process.stdin, self.process.stdout):
-            if pipe is not None:
-                with contextlib.suppress(OSError):
-                    pipe.close()
+IDLE_S = 1.0
 
 
 class Job(msgspec.Struct):
-    """A child at work on a hint."""
+    """A training at work on a hint. `pid` 0 = ordered, but not forked yet; `said` its last sentence."""
 
     hint: RunHint
-    child: Child
     looked_s: float
+    pid: int = 0
+    said: str = ""
+
+    def kill(self) -> None:
+        """Kill its whole process group."""
+        if self.pid:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.pid, signal.SIGKILL)
 
 
 class Runner:
-    """See the module. `environment` is that of the children: thread caps, allocator, settings."""
+    """See the module. `environment` is that of the trainings: thread caps, allocator, settings."""
 
     def __init__(
         self,
@@ -111,13 +73,15 @@ class Runner:
         self._settings = settings
         self._slots = slots
         self._algorithms = algorithms
-        self._lock = threading.Condition()
+        self._lock = threading.Lock()
         self._hints: list[tuple[float, int, RunHint]] = []
         self._order = itertools.count()
         self._jobs: list[Job] = []
-        self._spare: Child | None = None
+        self._spare: SpareProcess | None = None
         self._spare_due_s = 0.0
         self._is_ending = False
+        self._wake_read, self._wake_write = os.pipe()
+        os.set_blocking(self._wake_write, False)
         self._thread = threading.Thread(target=self._work, name="runner", daemon=True)
 
     def start(self) -> None:
@@ -127,21 +91,22 @@ class Runner:
     def offer(self, hint: RunHint, after_s: float = 0.0) -> None:
         """Take a hint in; it is carried out when a slot is free, and dropped if somebody else has claimed it by then."""
         with self._lock:
-            if all(known != hint for _, _, known in self._hints):
-                heapq.heappush(self._hints, (time.monotonic() + after_s if after_s else 0.0, next(self._order), hint))
-                self._lock.notify()
+            if any(known == hint for _, _, known in self._hints):
+                return
+            heapq.heappush(self._hints, (time.monotonic() + after_s if after_s else 0.0, next(self._order), hint))
+        self._wake()
 
     def close(self) -> None:
-        """Kill all children and end the thread."""
-        with self._lock:
-            self._is_ending = True
-            self._lock.notify()
+        """Kill all trainings and end the thread."""
+        self._is_ending = True
+        self._wake()
         self._thread.join()
+        os.close(self._wake_read)
+        os.close(self._wake_write)
 
-    @property
-    def pids(self) -> tuple[int, ...]:
-        """The process ids of children at work."""
-        return tuple(job.child.process.pid for job in list(self._jobs))
+    def _wake(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.write(self._wake_write, b"x")
 
     # ------------------------------------------------------------ the supervising thread
 
@@ -154,79 +119,107 @@ class Runner:
                     logger.exception("supervision of trainings failed, the next cycle starts from what is")
                     time.sleep(1.0)
         finally:
-            for child in [job.child for job in self._jobs] + ([self._spare] if self._spare else []):
-                child.end()
+            for job in self._jobs:
+                job.kill()
+            if self._spare is not None:
+                self._spare.end()
 
     def _cycle(self, now_s: float) -> None:
-        for job in tuple(self._jobs):
-            self._watch(job, now_s)
-        hint = self._next_hint(now_s)
-        if hint is not None:
-            self._begin(hint, now_s)
         self._keep_spare(now_s)
-        with self._lock:
-            is_idle = not self._jobs and not self._hints and self._spare is not None
-            if not self._is_ending and (hint is None):
-                self._lock.wait(1.0 if is_idle else TICK_S)
+        self._take_reports(now_s)
+        for job in self._jobs:
+            if job.pid and now_s - job.looked_s >= CANCEL_LOOK_S:
+                job.looked_s = now_s
+                self._kill_if_cancelled(job)
+        while (hint := self._next_hint(now_s)) is not None:
+            self._begin(hint, now_s)
+        self._wait()
+
+    def _wait(self) -> None:
+        """Sleep until something is reported or offered, or the next thing is due."""
+        waits_s = CANCEL_LOOK_S if self._jobs or self._hints or self._spare is None else IDLE_S
+        sources: list[SpareProcess | int] = [self._wake_read]
+        if self._spare is not None:
+            sources.append(self._spare)
+        ready, _, _ = select.select(sources, [], [], waits_s)
+        if self._wake_read in ready:
+            os.read(self._wake_read, 4096)
+
+    # ------------------------------------------------------------ the spare
+
+    def _keep_spare(self, now_s: float) -> None:
+        if self._spare is None and now_s >= self._spare_due_s:
+            self._spare = SpareProcess(self._config_file, self._environment, self._algorithms)
+
+    def _take_reports(self, now_s: float) -> None:
+        reports = self._spare.reports() if self._spare is not None else []
+        if reports is None:
+            self._bury_spare(now_s)
+            return
+        for report in reports:
+            if report.kind == "ready":
+                logger.info("the spare is warm (%s)", ", ".join(self._algorithms))
+            self._take(report)
+
+    def _bury_spare(self, now_s: float) -> None:
+        assert self._spare is not None
+        status = self._spare.end()
+        logger.warning("the spare ended with status %d and took %d trainings along, another is started", status, len(self._jobs))
+        self._spare, self._spare_due_s = None, now_s + (SPARE_PAUSE_S if not self._jobs else 0.0)
+        for job in tuple(self._jobs):
+            job.kill()
+            self._jobs.remove(job)
+            self._after(job.hint, -signal.SIGKILL if job.pid else 0, job.said)
+            if not job.pid:
+                self.offer(job.hint, RETRY_PAUSE_S)
+
+    def _take(self, report: Report) -> None:
+        job = next((job for job in self._jobs if job.hint == report.hint), None)
+        if job is None:
+            return
+        with log_context(task=job.hint.task, run=str(job.hint.run)):
+            if report.kind == "began":
+                job.pid = report.pid
+                logger.info("run %d attempt %d is trained by process %d", job.hint.run, job.hint.attempt, job.pid)
+            elif report.kind == "said":
+                job.said = report.text
+            elif report.kind == "ended":
+                job.kill()  # what it may have left behind in its group
+                self._jobs.remove(job)
+                self._after(job.hint, report.status, job.said)
+
+    # ------------------------------------------------------------ hints
 
     def _next_hint(self, now_s: float) -> RunHint | None:
         with self._lock:
-            if len(self._jobs) >= self._slots or not self._hints or self._hints[0][0] > now_s:
+            is_free = self._spare is not None and len(self._jobs) < self._slots
+            if not is_free or not self._hints or self._hints[0][0] > now_s:
                 return None
             return heapq.heappop(self._hints)[2]
 
     def _begin(self, hint: RunHint, now_s: float) -> None:
         with log_context(task=hint.task, run=str(hint.run)):
-            if (why := self._why_not(hint)) is not None:
-                logger.info("hint of run %d attempt %d is dropped: %s", hint.run, hint.attempt, why)
-                return
-            child, self._spare = self._spare or self._spawn(), None
-            if not child.give(hint):
-                child.end()
+            algorithm, why_not = self._look_up(hint)
+            if why_not:
+                logger.info("hint of run %d attempt %d is dropped: %s", hint.run, hint.attempt, why_not)
+            elif self._spare is not None and self._spare.give(Order(hint=hint, algorithm=algorithm)):
+                self._jobs.append(Job(hint, now_s))
+            else:
                 self.offer(hint, RETRY_PAUSE_S)
-                return
-            self._jobs.append(Job(hint, child, now_s))
-            logger.info("run %d attempt %d is trained by process %d", hint.run, hint.attempt, child.process.pid)
 
-    def _why_not(self, hint: RunHint) -> str | None:
+    def _look_up(self, hint: RunHint) -> tuple[str, str]:
+        """Return the run's algorithm and why it is not to be trained here, '' = it is."""
+        if any((job.hint.task, job.hint.run) == (hint.task, hint.run) for job in self._jobs):
+            return "", "an attempt is at work here"
         try:
             folder = task_folder(self._root, hint.task)
             if (end := read_finish(folder, hint.run)) is not None:
-                return f"the run is {end.state}"
+                return "", f"the run is {end.state}"
             if latest_attempt(folder, hint.run) >= hint.attempt:
-                return "the attempt is claimed"
-            self._remember(read_run(folder, hint.run).algorithm)
+                return "", "the attempt is claimed"
+            return read_run(folder, hint.run).algorithm, ""
         except LabelloopError as exc:
-            return str(exc)
-        return None
-
-    def _remember(self, algorithm: str) -> None:
-        """Keep the libraries of the algorithms of late warm in the next spares."""
-        if algorithm not in self._algorithms:
-            self._algorithms = (*self._algorithms, algorithm)[-KEPT_WARM:]
-
-    def _spawn(self) -> Child:
-        return Child(self._config_file, self._environment, self._algorithms)
-
-    def _keep_spare(self, now_s: float) -> None:
-        if self._spare is not None and self._spare.poll() is not None:
-            logger.warning("the spare child ended by itself with status %s, another is started", self._spare.poll())
-            self._spare.end()
-            self._spare, self._spare_due_s = None, now_s + 1.0
-        if self._spare is None and not self._jobs and now_s >= self._spare_due_s:
-            self._spare = self._spawn()
-
-    def _watch(self, job: Job, now_s: float) -> None:
-        status = job.child.poll()
-        if status is not None:
-            said = job.child.end()
-            self._jobs.remove(job)
-            self._spare_due_s = now_s + SPARE_PAUSE_S
-            with log_context(task=job.hint.task, run=str(job.hint.run)):
-                self._after(job.hint, status, said)
-        elif now_s - job.looked_s >= CANCEL_LOOK_S:
-            job.looked_s = now_s
-            self._kill_if_cancelled(job)
+            return "", str(exc)
 
     def _kill_if_cancelled(self, job: Job) -> None:
         try:
@@ -238,8 +231,8 @@ class Runner:
         except LabelloopError as exc:
             logger.warning("run %d of %s: %s", job.hint.run, job.hint.task, exc)
             return
-        logger.info("run %d of %s is cancelled, process group %d is killed", job.hint.run, job.hint.task, job.child.process.pid)
-        job.child.kill()
+        logger.info("run %d of %s is cancelled, process group %d is killed", job.hint.run, job.hint.task, job.pid)
+        job.kill()
 
     def _after(self, hint: RunHint, status: int, said: str) -> None:
         """Start the next attempt of a run that a dead child left without an end, or fail it."""

@@ -141,7 +141,7 @@ class TaskState:
                     good[key] = sample
                     is_known = is_known and durable is not None
             if not is_known:
-                self._writing.update(good)
+                self._writing.update(good.keys())
                 self._written.update(good)
         return tuple(good.values()), tuple(rejected), is_known
 

@@ -26,6 +26,8 @@ def warm(algorithms: list[str]) -> None:
     for name in algorithms:
         try:
             algorithm = find_algorithm(name)
+            if algorithm.framework == "tensorflow":  # starts threads when imported, which a fork would lose
+                continue
             algorithm.preload()
             library_versions(algorithm.framework)
             if algorithm.input == "features" and algorithm.framework == "sklearn":
