@@ -1,7 +1,7 @@
 """Accounts as functions: sign up, log in, change a password, API tokens.
 
-Owns hashing (argon2id for passwords, SHA-256 for tokens, which are 256 random bits) and the rules for names and passwords. Must never
-store or log a secret. Called by the API, the pages and the command line.
+Owns hashing (argon2id for passwords, SHA-256 for tokens, which are 256 random bits) and the rules for names and passwords. Must
+never store or log a secret. Called by the API, the pages and the command line.
 """
 
 from __future__ import annotations

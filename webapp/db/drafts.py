@@ -1,9 +1,9 @@
 """How a draft is kept: one short record an item, in blocks that follow the cluster's feature shards.
 
-Owns the record's bytes and the columns that read it. A block holds the answers of one model version to up to some thousand items, so
-that a new version rewrites a few hundred blobs and never a million rows; the head of the queue, scored first, has rows of its own.
-The answer with the higher pointer wins, so a new model never blanks a draft. Record: float32 confidence, then the label's number
-(uint16) for multiclass, or one bit a label for multilabel; a negative confidence = no answer.
+Owns the record's bytes and the columns that read it. A block holds the answers of one model version to up to some thousand items,
+so that a new version rewrites a few hundred blobs and never a million rows; the head of the queue, scored first, has rows of its
+own. The answer with the higher pointer wins, so a new model never blanks a draft. Record: float32 confidence, then the label's
+number (uint16) for multiclass, or one bit a label for multilabel; a negative confidence = no answer.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ def pack_answers(proba: np.ndarray, columns: np.ndarray, is_multilabel: bool, n_
     """Return one record a row of `proba`.
 
     `proba` (n, k) float32; `columns` (k,) int, the project's number of each column's label. A row without any probability (an item
-    that failed) gets confidence -1. Multilabel: a label is in the draft from 0.5 on, and the confidence is that of the least sure label.
+    that failed) gets confidence -1. Multilabel: a label is in the draft from 0.5 on, and the confidence is that of the least sure
+    label.
     """
     out = np.zeros(len(proba), record_dtype(is_multilabel, n_labels))
     if not len(proba):
@@ -73,11 +74,8 @@ def unpack(record: np.void, labels: tuple[str, ...], is_multilabel: bool) -> tup
 
 
 def draft_columns() -> list[sa.ColumnElement[Any]]:
-    """Return the columns that `read_draft` wants, for a query over `items` joined by `join_drafts`.
-
-    The block's record has a width that depends on the number of labels when it was written, so it is n bytes / n items.
-    """
-    width = sa.func.length(blocks.c.answers) / sa.func.nullif(blocks.c.n_items, 0)
+    """Return the columns that `read_draft` wants, for a query over `items` joined by `join_drafts`."""
+    width = blocks.c.record_bytes
     record = sa.func.substr(blocks.c.answers, items.c.block_row * width + 1, width, type_=sa.LargeBinary())
     head = [head_drafts.c.version, head_drafts.c.pointer, head_drafts.c.labels, head_drafts.c.confidence]
     return [*head, blocks.c.version.label("block_version"), blocks.c.pointer.label("block_pointer"), record]

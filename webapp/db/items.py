@@ -140,7 +140,8 @@ def _copy_rows(tx: Tx, rows: list[tuple[Any, ...]]) -> int:
         cursor.execute("TRUNCATE chunk")
         cursor.copy_expert(f"COPY chunk ({columns}) FROM STDIN", io.StringIO("\n".join(lines) + "\n"))
         cursor.execute(
-            f"INSERT INTO items ({columns}) SELECT {columns} FROM chunk ORDER BY position ON CONFLICT (project_id, item_id) DO NOTHING"
+            f"INSERT INTO items ({columns}) SELECT {columns} FROM chunk ORDER BY position "
+            "ON CONFLICT (project_id, item_id) DO NOTHING"
         )
         return int(cursor.rowcount)
     finally:

@@ -1,7 +1,7 @@
 """Leases: who holds which item until when, and the draft they were shown.
 
-Owns the table `leases`: the truth about what is out, whatever the ranked queue says. Must never lease an item that is labelled, or one
-whose lease lives in other hands. Called by `webapp.labelling` inside a write transaction.
+Owns the table `leases`: the truth about what is out, whatever the ranked queue says. Must never lease an item that is labelled, or
+one whose lease lives in other hands. Called by `webapp.labelling` inside a write transaction.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ class Leased(msgspec.Struct, frozen=True):
     draft: Draft | None
 
 
+_TRIES = 5
 _ITEM = [items.c.id, items.c.item_id, items.c.link, items.c.content, items.c.name]
 _WITH_LEASE = items.outerjoin(leases, leases.c.item == items.c.id)
 _FREE = sa.and_(
@@ -82,11 +83,21 @@ def take(
         return []
     given: dict[str, Any] = {"project_id": project.id, "now": now}
     if item_ids is None:
-        rows = tx.execute(_FIRST, {**given, "n": n}).all()
-    else:
-        place = {item_id: i for i, item_id in enumerate(item_ids)}
-        rows = sorted(tx.execute(_NAMED, {**given, "item_ids": list(item_ids)}).all(), key=lambda row: place[row[1]])[:n]
+        return _take_first(tx, project, user_id, n, given, lease_s)
+    place = {item_id: i for i, item_id in enumerate(item_ids)}
+    rows = sorted(tx.execute(_NAMED, {**given, "item_ids": list(item_ids)}).all(), key=lambda row: place[row[1]])[:n]
     return _hand_out(tx, project, user_id, rows, now, lease_s)
+
+
+def _take_first(tx: Tx, project: Project, user_id: int, n: int, given: dict[str, Any], lease_s: float) -> list[Leased]:
+    """Lease the first free items; one that somebody else leased since the statement's snapshot (PostgreSQL) is left to them."""
+    got: list[Leased] = []
+    for _ in range(_TRIES):
+        rows = tx.execute(_FIRST, {**given, "n": n - len(got)}).all()
+        got += _hand_out(tx, project, user_id, rows, given["now"], lease_s)
+        if len(got) == n or not rows:
+            break
+    return got
 
 
 def take_own(tx: Tx, project: Project, user_id: int, n: int, now: float, lease_s: float, holding: Sequence[str]) -> list[Leased]:

@@ -98,6 +98,12 @@ def find_project(tx: Tx, slug: str) -> Project:
     return _project(row)
 
 
+def project_by_id(tx: Tx, project_id: int) -> Project | None:
+    """Return the project with this number."""
+    row = tx.execute(sa.select(*_COLUMNS).where(t.projects.c.id == project_id)).first()
+    return _project(row) if row else None
+
+
 def list_projects(tx: Tx, user_id: int | None = None) -> tuple[Project, ...]:
     """Return all projects, or those that `user_id` belongs to, by slug."""
     query = sa.select(*_COLUMNS).order_by(t.projects.c.slug)

@@ -1,7 +1,7 @@
 """Annotations and their outbox rows: written together or not at all.
 
-Owns the table `annotations` and the birth of each row of `outbox`. Must never write one without the other: that pair is what makes a
-saved label a label the cluster will get. Called by `webapp.labelling` inside a write transaction.
+Owns the table `annotations` and the birth of each row of `outbox`. Must never write one without the other: that pair is what makes
+a saved label a label the cluster will get. Called by `webapp.labelling` inside a write transaction.
 """
 
 from __future__ import annotations

@@ -181,6 +181,7 @@ blocks = sa.Table(
     sa.Column("item_numbers", sa.LargeBinary, nullable=False),
     sa.Column("version", sa.Text, nullable=False),
     sa.Column("pointer", sa.BigInteger, nullable=False),
+    sa.Column("record_bytes", sa.Integer, nullable=False),
     sa.Column("answers", sa.LargeBinary, nullable=False),
 )
 

@@ -1,7 +1,7 @@
 """What an answer to a lease means: saved, repeated, too late or refused.
 
-Owns the rules for labels, leases and idempotency keys. Must never touch the queue or a request. Called by `webapp.labelling.service`
-inside its write transaction.
+Owns the rules for labels, leases and idempotency keys. Must never touch the queue or a request. Called by
+`webapp.labelling.service` inside its write transaction.
 """
 
 from __future__ import annotations

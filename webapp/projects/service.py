@@ -16,9 +16,11 @@ import msgspec
 from labelloop import messages as m
 from labelloop.errors import ConflictError, ForbiddenError, InvalidInputError, NotFoundError
 from labelloop.ids import parse_task
-from webapp.db import events, projects, users
+from webapp.db import events, projects, tallies, users
 from webapp.db.engine import Database, Tx
+from webapp.db.events import Event
 from webapp.db.projects import Member, Project
+from webapp.db.tallies import Tally
 from webapp.db.users import User
 
 
@@ -127,6 +129,25 @@ def list_projects(database: Database, user: User) -> tuple[Project, ...]:
     """Return the projects that `user` may see."""
     with database.read() as tx:
         return projects.list_projects(tx, None if user.is_admin else user.id)
+
+
+def list_counted(database: Database, user: User) -> list[tuple[Project, Tally]]:
+    """Return the projects that `user` may see with their counts."""
+    with database.read() as tx:
+        found = projects.list_projects(tx, None if user.is_admin else user.id)
+        return [(project, tallies.total(tx, project.id)) for project in found]
+
+
+def count(database: Database, project: Project) -> Tally:
+    """Return the counts of a project."""
+    with database.read() as tx:
+        return tallies.total(tx, project.id)
+
+
+def events_after(database: Database, project: Project, after: int, n: int) -> tuple[Event, ...]:
+    """Return up to `n` events behind number `after`, oldest first; `after` < 0 = the newest ones."""
+    with database.read() as tx:
+        return events.events_after(tx, project.id, after, n)
 
 
 def change_project(database: Database, access: Access, user: User, values: Mapping[str, Any]) -> Project:

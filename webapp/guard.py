@@ -1,0 +1,175 @@
+"""Who asks, and may they: sessions, API tokens, CSRF, rate limits, security headers.
+
+Owns what happens before and after every request. Rules: a request with an Authorization header is judged by its token alone; one
+with a session cookie needs the CSRF token for anything that changes; the few calls open to nobody take JSON only, which another
+site cannot send. Called by `create_app`.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
+
+import flask
+import flask_login
+from flask_limiter import Limiter
+from flask_wtf.csrf import CSRFProtect, generate_csrf
+from werkzeug.wrappers import Response
+
+from labelloop.errors import ForbiddenError, UnauthenticatedError, UnreachableError
+from webapp.accounts import service as accounts
+from webapp.db.users import User
+from webapp.queue import url_finder
+from webapp.rooms import rooms
+
+logger = logging.getLogger(__name__)
+P = ParamSpec("P")
+R = TypeVar("R")
+API = "/api/v1/"
+_CSP = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob: http: https:; connect-src 'self'; "
+    "font-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'; manifest-src 'self'"
+)
+_HEADERS = {
+    "Content-Security-Policy": _CSP,
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+csrf = CSRFProtect()
+login_manager = flask_login.LoginManager()
+
+
+class Person(flask_login.UserMixin):
+    """An account as Flask-Login and the templates see it."""
+
+    def __init__(self, user: User) -> None:
+        self.user = user
+        self.name = user.name
+        self.is_admin = user.is_admin
+        self.locale = user.locale
+
+    def get_id(self) -> str:
+        """Return the session key, which changes with the password and so ends sessions."""
+        return self.user.session_key
+
+
+@login_manager.user_loader
+def _load_person(session_key: str) -> Person | None:
+    user = accounts.user_of_session(rooms().database, session_key)
+    return Person(user) if user else None
+
+
+def _asker() -> str:
+    user = flask.g.get("user")
+    return f"user {user.id}" if user is not None else f"address {flask.request.remote_addr}"
+
+
+def _address() -> str:
+    return f"address {flask.request.remote_addr}"
+
+
+limiter = Limiter(_asker, headers_enabled=True, in_memory_fallback_enabled=True)
+
+
+def login_limit() -> Any:
+    """Return the decorator for views that take a password."""
+    return limiter.limit(lambda: rooms().settings.web.login_rate_limit, key_func=_address)
+
+
+def install(app: flask.Flask) -> None:
+    """Put the guard before every request of `app` and the headers behind it."""
+    app.before_request(_admit)
+    csrf.init_app(app)
+    login_manager.init_app(app)
+    limiter.init_app(app)
+    app.after_request(_seal)
+
+
+def limiter_url(app_rooms: Any) -> str:
+    """Return where rate limits are counted: beside the ranked queue, or in this process while there is none."""
+    try:
+        return str(url_finder(app_rooms.settings)())
+    except UnreachableError as exc:
+        logger.warning("rate limits are counted in each process: %s", exc)
+        return "memory://"
+
+
+def _admit() -> None:
+    request = flask.request
+    flask.g.user = None
+    if request.endpoint == "static":
+        return
+    if request.authorization is not None and request.path.startswith(API):
+        flask.g.user = _token_user()
+        return
+    person = flask_login.current_user
+    flask.g.user = person.user if person.is_authenticated else None
+    if request.method in ("GET", "HEAD", "OPTIONS"):
+        return
+    if flask.g.user is None and request.path.startswith(API):
+        if not request.is_json:
+            raise UnauthenticatedError("log in, or send an API token as 'Authorization: Bearer ...'")
+        return
+    csrf.protect()
+
+
+def _token_user() -> User:
+    given = flask.request.authorization
+    token = given.token if given is not None and given.type == "bearer" else None
+    user = accounts.user_of_token(rooms().database, token) if token else None
+    if user is None:
+        raise UnauthenticatedError("this API token is not known or was revoked: make another on the account page")
+    return user
+
+
+def _seal(response: Response) -> Response:
+    for name, value in _HEADERS.items():
+        response.headers.setdefault(name, value)
+    if flask.request.path.startswith(API):
+        response.headers.setdefault("Cache-Control", "no-store")
+    return response
+
+
+def asking_user() -> User:
+    """Return who asks. Raises UnauthenticatedError when it is nobody."""
+    user: User | None = flask.g.get("user")
+    if user is None:
+        raise UnauthenticatedError("log in, or send an API token as 'Authorization: Bearer ...'")
+    return user
+
+
+def asking_admin() -> User:
+    """Return who asks. Raises ForbiddenError unless it is an admin."""
+    user = asking_user()
+    if not user.is_admin:
+        raise ForbiddenError("only an admin may do this: ask the admin of this installation")
+    return user
+
+
+def begin_session(user: User) -> None:
+    """Log `user` in with a cookie; a CSRF token made before is of no use any more."""
+    flask.session.clear()
+    flask.session.permanent = True
+    flask_login.login_user(Person(user))
+    flask.g.user = user
+
+
+def end_session() -> None:
+    """Log out."""
+    flask_login.logout_user()
+    flask.session.clear()
+
+
+def csrf_token() -> str:
+    """Return the CSRF token of this session."""
+    return str(generate_csrf())
+
+
+def exempt_from_limits(view: Callable[P, R]) -> Callable[P, R]:
+    """Leave a view out of the rate limits (media files, static pages)."""
+    return functools.wraps(view)(limiter.exempt(view))

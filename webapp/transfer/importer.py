@@ -1,0 +1,100 @@
+"""Runs imports: claims one, reads it in chunks, writes rows and progress in one transaction each, until none is left.
+
+Owns the pace (rows a chunk). Must never be in a web process: it keeps a core busy. Called by `labelloop import-worker`, which the
+pilot starts when an import waits, and by the benchmarks.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import shutil
+import time
+from itertools import islice
+from pathlib import Path
+
+from labelloop.errors import LabelloopError, RetryableError
+from webapp.db import events, imports, items, projects
+from webapp.db.engine import Database
+from webapp.db.imports import ImportJob, Progress, RowError
+from webapp.db.items import NewItem
+from webapp.db.projects import Project
+from webapp.media import MediaStore
+from webapp.transfer.readers import Read, Source, read_rows
+
+logger = logging.getLogger(__name__)
+CHUNK_ROWS = 5000
+CHUNK_FILES = 100
+STALE_S = 15.0
+
+
+class Importer:
+    """One process that imports. `max_item_bytes` bounds each uploaded file."""
+
+    def __init__(self, database: Database, media: MediaStore, max_item_bytes: int) -> None:
+        self._database = database
+        self._media = media
+        self._max_item_bytes = max_item_bytes
+        self._owner = secrets.token_hex(8)
+
+    def run_all(self) -> int:
+        """Run imports until none waits; return how many were run."""
+        done = 0
+        while self.run_next():
+            done += 1
+        return done
+
+    def run_next(self) -> bool:
+        """Run the oldest import that waits, or that a dead process left; False = there is none."""
+        now = time.time()
+        with self._database.write() as tx:
+            job = imports.claim_job(tx, self._owner, now - STALE_S, now)
+            project = projects.project_by_id(tx, job.project_id) if job else None
+        if job is None or project is None:
+            return False
+        began = time.monotonic()
+        try:
+            self._run(job, project)
+        except RetryableError as exc:
+            logger.warning("import %d of %s stops and goes on later: %s", job.id, project.slug, exc)
+            return False
+        except LabelloopError as exc:
+            self._finish(job, project, "failed", str(exc))
+        else:
+            self._finish(job, project, "done", "")
+        logger.info("import %d of %s took %.1f s", job.id, project.slug, time.monotonic() - began)
+        return True
+
+    def _run(self, job: ImportJob, project: Project) -> None:
+        reads = read_rows(Source(job, project, self._media, self._max_item_bytes))
+        size = CHUNK_FILES if job.kind in ("zip", "folder") else CHUNK_ROWS
+        while chunk := list(islice(reads, size)):
+            self._write(job, project, chunk)
+
+    def _write(self, job: ImportJob, project: Project, chunk: list[Read]) -> None:
+        new = [read.row for read in chunk if isinstance(read.row, NewItem)]
+        errors = tuple(read.row for read in chunk if isinstance(read.row, RowError))
+        now = time.time()
+        with self._database.write() as tx:
+            added = items.add_items(tx, project, new, job.user_id, now)
+            progress = Progress(chunk[-1].offset, chunk[-1].line, added, len(new) - added, errors)
+            imports.advance(tx, job.id, self._owner, progress, now)
+
+    def _finish(self, job: ImportJob, project: Project, state: str, reason: str) -> None:
+        now = time.time()
+        with self._database.write() as tx:
+            imports.finish_job(tx, job.id, self._owner, state, reason, now)
+            ended = imports.find_job(tx, project.id, job.id)
+            text = f"{job.name}: {ended.added} items added, {ended.known} were there, {ended.failed} refused" + (
+                f": {reason}" if reason else ""
+            )
+            events.add_event(tx, project.id, "import", text, job.user_id, now)
+        drop_upload(Path(job.path))
+
+
+def drop_upload(path: Path) -> None:
+    """Delete an uploaded file or folder whose import has ended."""
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,108 @@
+"""REST: items, imports, export, uploaded files. Shells around `webapp.transfer`."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import flask
+import msgspec
+from flask_smorest import Blueprint
+from werkzeug.wrappers import Response
+
+from webapp import guard
+from webapp.rooms import rooms, upload_dir
+from webapp.transfer import export as exporting
+from webapp.transfer import jobs, uploads
+from webapp.views import schemas
+from webapp.views.api_projects import enter, enter_as_owner
+from webapp.views.replies import content_reply, import_reply, reply
+
+blueprint = Blueprint("data", __name__, description="Items in, labels out")
+media = flask.Blueprint("media", __name__)
+
+
+@blueprint.post("/projects/<slug>/items")
+@blueprint.arguments(schemas.ItemsRequest)
+@blueprint.response(200, schemas.ItemsAdded)
+def add_items(given: dict[str, Any], slug: str) -> Response:
+    """Add up to 10,000 items at once; an id that is there already stays as it is. Owners only."""
+    access = enter_as_owner(slug)
+    added, known, failed = jobs.add_objects(rooms().database, access.project, guard.asking_user().id, given["items"])
+    return reply({"added": added, "known": known, "failed": failed})
+
+
+@blueprint.get("/projects/<slug>/items")
+@blueprint.arguments(schemas.ItemsQuery, location="query")
+@blueprint.response(200, schemas.ItemsPage)
+def list_items(given: dict[str, Any], slug: str) -> Response:
+    """Items in one state, page by page in the order they came."""
+    project, store = enter(slug).project, rooms().media
+    found = jobs.page_items(rooms().database, project, given["state"], given["after"], given["limit"])
+    lines = [
+        {"item_id": i.item_id, "name": i.name, "revision": i.revision, **content_reply(project, store, i.link, i.content)}
+        for i in found
+    ]
+    return reply({"items": lines, "after": found[-1].position if len(found) == given["limit"] else None})
+
+
+@blueprint.get("/projects/<slug>/items/<path:item_id>")
+@blueprint.response(200, description="The item with every revision of its label.")
+def show_item(slug: str, item_id: str) -> Response:
+    """One item with its history."""
+    project, store = enter(slug).project, rooms().media
+    item, history = jobs.item_with_history(rooms().database, project, item_id)
+    hidden = ("id", "item", "key", "lease_id")
+    past = [{k: v for k, v in msgspec.structs.asdict(revision).items() if k not in hidden} for revision in history]
+    return reply(
+        {"item_id": item.item_id, "name": item.name, **content_reply(project, store, item.link, item.content), "history": past}
+    )
+
+
+@blueprint.post("/projects/<slug>/imports")
+@blueprint.arguments(schemas.ImportOptions, location="form")
+@blueprint.response(202, schemas.Import)
+def add_import(given: dict[str, Any], slug: str) -> Response:
+    """Upload files (multipart, field `file`, one or several): a zip or images, CSV, JSONL, a text file of links. They are
+    imported in the background. Owners only."""
+    access, here = enter_as_owner(slug), rooms()
+    files = [file for field in flask.request.files for file in flask.request.files.getlist(field)]
+    queued = uploads.queue_uploads(here.database, upload_dir(here.settings), access.project, guard.asking_user().id, files, given)
+    return reply({**import_reply(queued[0]), "imports": [import_reply(job) for job in queued]}, 202)
+
+
+@blueprint.get("/projects/<slug>/imports")
+@blueprint.response(200, schemas.Imports)
+def list_imports(slug: str) -> Response:
+    """The newest imports with their refused rows (the first 100 of each)."""
+    found = jobs.list_imports(rooms().database, enter(slug).project, 100)
+    return reply({"imports": [import_reply(job, errors) for job, errors in found]})
+
+
+@blueprint.get("/projects/<slug>/imports/<int:job_id>")
+@blueprint.response(200, schemas.Import)
+def show_import(slug: str, job_id: int) -> Response:
+    """One import with its refused rows (the first 1,000)."""
+    job, errors = jobs.show_import(rooms().database, enter(slug).project, job_id)
+    return reply(import_reply(job, errors))
+
+
+@blueprint.get("/projects/<slug>/export")
+@blueprint.arguments(schemas.ExportQuery, location="query")
+@blueprint.response(200, description="A stream of CSV or JSON lines.")
+def export(given: dict[str, str], slug: str) -> Response:
+    """All labels, as a stream."""
+    project = enter(slug).project
+    pieces = exporting.export(rooms().database, project, given["format"], given["which"])
+    name = f"{slug}-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}.{given['format']}"
+    headers = {"Content-Disposition": f'attachment; filename="{name}"'}
+    return Response(pieces, content_type=exporting.FORMATS[given["format"]], headers=headers)
+
+
+@media.get("/media/<slug>/<name>")
+def show_media(slug: str, name: str) -> Response:
+    """An uploaded file, for those who may see its project; its name is its hash, so it never changes."""
+    path, kind = rooms().media.find(enter(slug).project.slug, name)
+    response = flask.send_file(path, mimetype=kind, conditional=True, etag=name.partition(".")[0])
+    response.headers["Cache-Control"] = "private, max-age=31536000, immutable"
+    return response
