@@ -172,6 +172,25 @@ def test_workers_wait_for_a_broker_that_is_not_there_yet_and_come_back_to_a_rest
         app.close()
 
 
+def test_a_task_that_ends_while_the_broker_is_away_does_not_block_its_worker(tmp_path: Path) -> None:
+    broker = Broker(tmp_path / "broker")
+    broker.start()
+    app = make_app(role_config(broker.url, broker.result_url, tmp_path), Settings(), "sender")
+    try:
+        with worker(broker, tmp_path):
+            send(app, "sleep", item("0.5"), "first")
+            wait_until(lambda: calls(tmp_path), "the task runs")
+            broker.kill()
+            log = tmp_path / "worker.log"
+            wait_until(lambda: b"did not take the acknowledgement" in log.read_bytes(), "the acknowledgement fails")
+            broker.start()
+            wait_until(functools.partial(is_sent, app, "after"), "the sender comes back")
+            wait_until(functools.partial(was_called, tmp_path, "after"), "the worker takes another")
+    finally:
+        broker.kill()
+        app.close()
+
+
 def was_called(folder: Path, name: str) -> bool:
     return any(f" {name} " in line for line in calls(folder))
 
