@@ -16,11 +16,11 @@ from itertools import takewhile
 import msgspec
 import numpy as np
 
-from datastore_layout.covers import COVERS, covered_names, drop_covered, note_covered
+from datastore_layout.covers import covered_names, drop_covered, note_covered
 from datastore_layout.envelope import seal
 from datastore_layout.files import create_exclusive, list_names, remove_file
 from datastore_layout.intake_files import list_intake
-from datastore_layout.labels import MERGED, LabelRow, Segment, oldest_first, preferred, read_segment
+from datastore_layout.labels import MERGED, LabelRow, Segment, is_log_file, oldest_first, preferred, read_segment
 from datastore_layout.labels import WHERE as LABELS
 from datastore_layout.root import TaskFolder
 from datastore_layout.shard_index import Part, ShardIndex
@@ -58,7 +58,7 @@ def compact_labels(folder: TaskFolder, least: int = LEAST_FILES, grace_s: float 
     """
     where = folder.below(*LABELS)
     drop_covered(where, grace_s, lambda name: _drop(folder, LABELS, name))
-    names = [name for name in list_names(where) if not name.startswith(COVERS)]
+    names = [name for name in list_names(where) if is_log_file(name)]
     left = set(names) - covered_names(where)
     pending = set(list_intake(folder))
     plain = [name for name in left if not name.startswith(MERGED) and name not in pending]
@@ -129,7 +129,7 @@ def compact_shards(
     where = folder.below(*index_folder(encoder))
     drop_covered(where, grace_s, lambda name: _drop_shard(folder, encoder, name))
     covered = covered_names(where)
-    sizes = {name: rows_of(name) for name in list_names(where) if not name.startswith(COVERS) and name not in covered}
+    sizes = {name: rows_of(name) for name in list_names(where) if name not in covered}
     small = {name: n for name, n in sizes.items() if 0 < n < rows // 2}
     if len(small) < 2 or (sum(small.values()) < rows and len(small) < least):
         return 0

@@ -64,6 +64,11 @@ def write_segment(folder: TaskFolder, name: str, rows: Sequence[LabelRow]) -> bo
     return create_exclusive(path, *seal("labels", Segment(names=(name,), rows=tuple(rows))))
 
 
+def is_log_file(name: str) -> bool:
+    """Return whether a name in the folder of the log holds rows (the notes of a join do not)."""
+    return name.startswith(MERGED) or not name.startswith("_")
+
+
 def read_segment(folder: TaskFolder, name: str) -> Segment:
     """Return one file of the log by its file name. Raises NotFoundError (not there, or merged since), IntegrityError."""
     path = folder.below(*WHERE, name)
@@ -175,7 +180,8 @@ class LabelLog:
         found: dict[str, Segment] = {}
         for _ in range(_LOOKS):
             has_missed = False
-            for name in oldest_first(self._folder, (n for n in names if n not in self._files and n not in found)):
+            fresh = (n for n in names if n not in self._files and n not in found and is_log_file(n))
+            for name in oldest_first(self._folder, fresh):
                 try:
                     found[name] = read_segment(self._folder, name)
                 except NotFoundError:  # merged since the listing, or half visible
