@@ -13,6 +13,8 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from intake.fetch import Fetcher, fetch
 from labelloop.errors import (
@@ -425,3 +427,19 @@ def test_a_broken_or_oversized_data_url_is_refused() -> None:
         fetch("data:text/plain", IntakeSettings())
     with pytest.raises(TooLargeError):
         fetch("data:," + "x" * 3000, IntakeSettings(max_item_bytes=2048))
+
+
+@pytest.mark.parametrize(
+    "link", ["file://[", "http://[", "http://[::1", "http://:80", "http://", "https://%00/", "data:,\udc80", "http://a:b/"]
+)
+def test_a_malformed_link_is_an_input_error(link: str) -> None:
+    with pytest.raises(InvalidInputError):
+        fetch(link, IntakeSettings(allowed_folders=("/",)))
+
+
+@given(st.sampled_from(["data:", "file:", "file://", "file:///", "http://127.0.0.1:1/", "http://127.0.0.1:1", "x"]), st.text())
+def test_any_link_gives_bytes_or_one_of_our_errors(start: str, rest: str) -> None:
+    try:
+        fetch(start + rest, IntakeSettings(allowed_folders=("/nowhere",)))
+    except LabelloopError as exc:
+        assert str(exc)
