@@ -7,21 +7,26 @@ people, start.sh and the supervisor.
 from __future__ import annotations
 
 import argparse
+import importlib
 import sys
 from collections.abc import Sequence
 
 from labelloop.errors import LabelloopError
 
+ROOMS = ("scripts.demo", "cluster.commands", "webapp.commands")
+
 
 def build_parser() -> argparse.ArgumentParser:
-    """Return the parser with every room's subcommands."""
-    from cluster import commands as cluster_commands
-    from scripts import demo
-    from webapp import commands as web_commands
-
+    """Return the parser with the subcommands of every room whose extra is installed."""
     parser = argparse.ArgumentParser(prog="labelloop", description="Turns labels into a model while people are still labelling.")
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for room in (demo, cluster_commands, web_commands):
+    for name in ROOMS:
+        try:
+            room = importlib.import_module(name)
+        except ModuleNotFoundError as exc:
+            if exc.name is not None and exc.name.split(".")[0] in ("scripts", "cluster"):
+                raise
+            continue  # a machine without this room's extra still has the others' commands
         room.register(subparsers)
     return parser
 

@@ -34,7 +34,7 @@ from scripts.samples import DEFAULT_SAMPLES, SAMPLES, load_sample
 from scripts.web_client import WebClient
 
 HERE = Path(__file__).resolve().parent.parent
-NODES = (("train-1", "127.0.0.2"), ("inference-1", "127.0.0.3"))
+NODES = (("train-1", "127.0.0.2", "train"), ("inference-1", "127.0.0.3", "inference"))
 ROLES = {"train-1": "train", "inference-1": "inference"}  # until somebody says otherwise by `labelloop form`
 READY_TIMEOUT_S = 180.0
 KINDS: tuple[PeerKind, ...] = ("node", "client", "ops")
@@ -113,9 +113,11 @@ def demo_processes(state: Path, settings: Settings) -> tuple[ProcessSpec, ...]:
             *("--datastore", str(state / "datastore"), "--broker-url-file", str(state / "broker" / "url")),
             layer=2,
         )
-        for name, ip in NODES
+        for name, ip, _ in NODES
     )
     web = ("--registry", registry, "--token-file", str(state / "client.token"))
+    served = ("--state", str(state / "registry"), "--port", str(registry_port), "--datastore", str(state / "datastore"))
+    served += tuple(f"--role={name}={role}" for name, _, role in NODES)
     return (
         process("broker", *labelloop, "broker", "--state", str(state / "broker"), layer=0),
         process("registry", *labelloop, *registry_argv, layer=1),
@@ -210,9 +212,8 @@ def _interrupt(*_: object) -> None:
 
 
 def prepare_state(state: Path, port: int) -> None:
-    """Make the state folder on first use: ports, certificate authority, join tokens and the datastore's root."""
+    """Make the state folder on first use: ports, certificate authority and join tokens."""
     from cluster.authority import Authority
-    from datastore_layout.root import create_root
 
     state.mkdir(parents=True, exist_ok=True, mode=0o700)
     for name in ("media", "logs"):
@@ -224,8 +225,6 @@ def prepare_state(state: Path, port: int) -> None:
     authority = Authority(state / "registry" / "authority", read_settings(None).cluster)
     for kind in KINDS:
         _remember(state / f"{kind}.token", functools.partial(authority.create_token, kind, TOKEN_LIFE_S))
-    if not (state / "datastore" / ".labelloop-root").exists():
-        create_root(state / "datastore", authority.cluster_id)
 
 
 def wait_ready(state: Path, settings: Settings) -> Access:
