@@ -65,13 +65,14 @@ def run(args: argparse.Namespace) -> None:
     settings = msgspec.structs.replace(settings, state_dir=str(Path(settings.state_dir).absolute()))
     set_up_logs(settings.log)
     set_process_context(node=parse_node(args.name), role="manager")
-    ended = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: ended.set())
     ip = str(parse_ip(args.ip or own_address(args.registry), True))
     state = args.state.absolute()
     state.mkdir(parents=True, exist_ok=True, mode=0o700)
     identity = join(args.registry, args.token_file, args.name, ip, "node", state / "identity", settings.wire)
+    # until here a signal simply ends the process: joining may wait for a registry
+    ended = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: ended.set())
     options = NodeOptions(
         name=args.name,
         ip=ip,

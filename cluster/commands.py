@@ -34,10 +34,11 @@ from labelloop.errors import InvalidInputError, NotFoundError, SettingsError
 from labelloop.ids import parse_node
 from labelloop.logs import set_process_context, set_up_logs
 from labelloop.settings import Settings, read_settings
-from labelloop.tls import write_file
+from labelloop.tls import is_renewal_due, write_file
 from labelloop.wire import Server
 
 ADDRESS_FILE = "address"
+_RENEWAL_LOOK_S = 3600.0
 
 
 def register(subparsers: Any) -> None:
@@ -138,7 +139,9 @@ def run_registry(args: argparse.Namespace) -> int:
     write_file(folder / ADDRESS_FILE, f"{host}:{server.address[1]}\n".encode())
     server.start()
     registry.start()
-    ended.wait()
+    while not ended.wait(_RENEWAL_LOOK_S):
+        if is_renewal_due(identity):
+            authority.own_identity("registry", host, "ops", folder / "identity")
     server.close(grace_s=1.0)
     registry.stop()
     return 0

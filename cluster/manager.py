@@ -22,7 +22,7 @@ from cluster.facts import inference_processes, read_facts, worker_concurrency
 from cluster.hostsfile import write_hosts
 from cluster.initial import Assignment, answer, assign, check_epoch, check_order
 from cluster.process import ProcessSpec
-from cluster.reachability import Ping, split_machines, wait_for_port
+from cluster.reachability import Ping, split_machines, wait_for_rpc
 from cluster.roles import config_file, has_rpc, processes_of, spec_of, sweep_leftovers
 from cluster.state import choose_port, claim_port, read_state, write_state
 from cluster.supervisor import Supervisor
@@ -109,7 +109,7 @@ class Manager:
             warnings = self._apply(assignment)
             if order.task is not None:
                 self._open(root, order.task, is_revision_given=False)
-            warnings += self._wait_rpc()
+            warnings += self._wait_rpc(order.me.type)
         reason = f"epoch {order.epoch} from {peer.name}: {assignment.role}{' master' if assignment.is_master else ''}"
         self._say(f"{reason}, {len(good)} good, {len(bad)} bad machines")
         hashes = {name: status.erlang_hash for name, status in said.items()}
@@ -317,11 +317,15 @@ class Manager:
             return [interactive_queue(cluster), bulk_queue(cluster), node_queue(name), dead]
         return [data_queue(assignment.master_host), run_queue(assignment.master_host), dead]
 
-    def _wait_rpc(self) -> tuple[str, ...]:
-        host, _, port = self._rpc.rpartition(":")
-        if not self._rpc or wait_for_port(host, int(port), _RPC_WAIT_S):
+    def _wait_rpc(self, role: str) -> tuple[str, ...]:
+        if not self._rpc:
             return ()
-        return (f"{self._options.name}: {self._rpc} does not answer yet, see `labelloop logs {self._options.name}`",)
+        why = wait_for_rpc(self._rpc, role, self._identity, self._settings.wire, _RPC_WAIT_S)
+        return (
+            (f"{role}_rpc of {self._options.name} does not answer yet ({why}): `labelloop logs {self._options.name}`",)
+            if why
+            else ()
+        )
 
     def _open_root(self) -> Root:
         return open_root(self._options.datastore, self._options.cluster_id)

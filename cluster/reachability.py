@@ -6,20 +6,20 @@ Owns the pings of `initial` and nothing after them. Must never change anything a
 from __future__ import annotations
 
 import contextlib
-import socket
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from labelloop.clients import ManagerClient
-
 from labelloop.errors import LabelloopError
 from labelloop.messages import BadMachine, Empty, MachineInfo, NodeStatus
 from labelloop.settings import WireSettings
 from labelloop.tls import Identity
+from labelloop.wire import Client
 
 _MOST_PINGS = 64
 _POLL_S = 0.02
+_PING_S = 2.0
 
 Ping = Callable[[MachineInfo], NodeStatus]
 
@@ -70,14 +70,15 @@ def _try(ping: Ping, machine: MachineInfo) -> NodeStatus | str:
     return status
 
 
-def wait_for_port(host: str, port: int, timeout_s: float) -> bool:
-    """Return True once somebody listens on host:port, False when nobody did within `timeout_s`."""
+def wait_for_rpc(address: str, service: str, identity: Identity, settings: WireSettings, timeout_s: float) -> str:
+    """Return '' once `service` answers a ping at `address`, or why it did not within `timeout_s`."""
     deadline_s = time.monotonic() + timeout_s
-    while True:
-        try:
-            socket.create_connection((host, port), timeout=1.0).close()
-            return True
-        except OSError:
-            if time.monotonic() >= deadline_s:
-                return False
-            time.sleep(_POLL_S)
+    with contextlib.closing(Client(address, service, identity, settings)) as client:
+        while True:
+            try:
+                client.ping(deadline_s=_PING_S)
+                return ""
+            except LabelloopError as exc:
+                if time.monotonic() >= deadline_s:
+                    return f"{exc.code}: {exc}"
+                time.sleep(_POLL_S)
