@@ -1,0 +1,121 @@
+"""The app's subcommands: `web`, `pilot`, and the import worker that the pilot starts.
+
+Owns their options. Reads the settings: it is one of the composition roots. Called by scripts.cli.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import threading
+from pathlib import Path
+from typing import Any
+
+from labelloop.logs import set_process_context, set_up_logs
+from labelloop.settings import Settings, read_settings
+from webapp.cluster_door import ClusterDoor
+from webapp.joining import JoiningCluster
+
+
+def register(subparsers: Any) -> None:
+    """Add the subcommands."""
+    web = subparsers.add_parser("web", help="run the labelling app")
+    _add_options(web)
+    web.set_defaults(run=run_web)
+    pilot = subparsers.add_parser("pilot", help="run the loop between app and cluster (exactly one)")
+    _add_options(pilot)
+    pilot.set_defaults(run=run_pilot)
+    worker = subparsers.add_parser("import-worker", help=argparse.SUPPRESS)
+    worker.add_argument("--settings", type=Path)
+    worker.set_defaults(run=run_imports)
+    password = subparsers.add_parser("set-password", help="give an account of the app a new password")
+    password.add_argument("--settings", type=Path)
+    password.add_argument("name")
+    password.set_defaults(run=run_set_password)
+
+
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--settings", type=Path, help="settings file (TOML); LABELLOOP_* of the environment comes after it")
+    parser.add_argument("--registry", metavar="HOST:PORT", help="the cluster's registry; without it labels only wait")
+    parser.add_argument("--identity", type=Path, metavar="FOLDER", help="folder of key and certificate (default <state>/client)")
+    parser.add_argument(
+        "--token-file", type=Path, metavar="FILE", help="join token of kind client, used while there is no identity"
+    )
+
+
+def _start(args: argparse.Namespace, role: str) -> Settings:
+    settings = read_settings(args.settings)
+    set_up_logs(settings.log)
+    set_process_context(node="web", role=role)
+    return settings
+
+
+def _cluster(args: argparse.Namespace, settings: Settings) -> ClusterDoor | None:
+    if not args.registry:
+        return None
+    folder = args.identity or Path(settings.state_dir) / "client"
+    return JoiningCluster(args.registry, settings, folder.absolute(), args.token_file)
+
+
+def run_web(args: argparse.Namespace) -> int:
+    """Serve until a signal."""
+    from webapp.db.engine import open_database
+    from webapp.serve import WebServer
+
+    settings = _start(args, "web")
+    open_database(settings).close()  # the schema is brought up to date before anybody asks
+    WebServer(settings, lambda: _cluster(args, settings)).run()
+    return 0
+
+
+def run_pilot(args: argparse.Namespace) -> int:
+    """Relay labels and ask for scores until a signal."""
+    from webapp.pilot.process import Pilot
+    from webapp.rooms import open_rooms
+
+    settings = _start(args, "pilot")
+    ended = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: ended.set())
+    rooms = open_rooms(settings, _cluster(args, settings))
+    try:
+        Pilot(rooms, args.settings).run(ended)
+    finally:
+        rooms.close()
+    return 0
+
+
+def run_imports(args: argparse.Namespace) -> int:
+    """Run every import that waits, then end."""
+    from webapp.db.engine import open_database
+    from webapp.media import MediaStore
+    from webapp.rooms import media_dir
+    from webapp.transfer.importer import Importer
+
+    settings = _start(args, "import")
+    database = open_database(settings, pool=2)
+    try:
+        Importer(database, MediaStore(media_dir(settings)), settings.intake.max_item_bytes).run_all()
+    finally:
+        database.close()
+    return 0
+
+
+def run_set_password(args: argparse.Namespace) -> int:
+    """Ask for a password on the terminal and set it."""
+    import getpass
+
+    from labelloop.errors import NotFoundError
+    from webapp.accounts import service
+    from webapp.db.engine import open_database
+
+    settings = _start(args, "web")
+    database = open_database(settings, pool=2)
+    try:
+        user = next((user for user in service.list_people(database) if user.name == args.name), None)
+        if user is None:
+            raise NotFoundError(f"no account is called {args.name!r}")
+        service.set_password(database, user, getpass.getpass(f"new password of {args.name}: "))
+    finally:
+        database.close()
+    return 0
