@@ -14,7 +14,7 @@ import contextlib
 import signal
 import sys
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -256,31 +256,42 @@ def _show_nodes(reply: m.NodesReply) -> None:
 
 
 def _show_status(reply: m.NodesReply, topology: m.Topology) -> None:
+    from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
 
+    def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+        made = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
+        for column in columns:
+            made.add_column(column, overflow="fold")
+        for row in rows:
+            made.add_row(*row)
+        return made
+
     console = Console()
-    table = Table(title=f"cluster {reply.cluster_id}, epoch {reply.epoch}, {reply.state}")
-    for column in ("node", "ip", "role", "state", "rpc", "cores", "memory", "GPUs", "processes", "last"):
-        table.add_column(column)
-    for node in reply.nodes:
-        s = node.status
-        table.add_row(
-            s.hostname,
-            s.ip,
-            f"{s.role or '-'}{' (master)' if s.is_master else ''}",
-            "alive" if node.is_alive else f"silent {node.age_s:.0f} s",
-            s.rpc or "-",
-            f"{s.cores} (load {s.load:.1f})",
-            f"{s.memory_free_bytes / 2**30:.1f} of {s.memory_bytes / 2**30:.1f} GiB",
-            "\n".join(s.gpus) or "none",
-            "\n".join(f"{p.name} {p.state}{f' ({p.restarts} restarts)' if p.restarts else ''}" for p in s.processes) or "-",
-            s.last_reason,
-        )
-    console.print(table)
-    console.print(
-        f"train: {topology.train_rpc or 'none'}   inference: {', '.join(topology.inference_rpc) or 'none'}", highlight=False
-    )
-    console.print(reply.last_reason, highlight=False)
+    title = f"cluster {reply.cluster_id}, epoch {reply.epoch}, {reply.state}: {reply.last_reason}"
+    console.print(table(title, ("node", "role", "state", "rpc", "last"), map(_node_row, reply.nodes)))
+    console.print(table("machines", ("node", "ip", "cores", "memory", "GPUs"), map(_machine_row, reply.nodes)))
+    console.print(table("processes", ("node", "process", "pid", "state", "restarts", "reason"), _process_rows(reply)))
     for warning in topology.warnings:
         console.print(f"warning: {warning}", highlight=False)
+
+
+def _node_row(node: m.NodeView) -> tuple[str, ...]:
+    s = node.status
+    state = "alive" if node.is_alive else f"silent {node.age_s:.0f} s"
+    return (s.hostname, f"{s.role or '-'}{' master' if s.is_master else ''}", state, s.rpc or "-", s.last_reason)
+
+
+def _machine_row(node: m.NodeView) -> tuple[str, ...]:
+    s = node.status
+    memory = f"{s.memory_free_bytes / 2**30:.1f} of {s.memory_bytes / 2**30:.1f} GiB free"
+    return (s.hostname, s.ip, f"{s.cores}, load {s.load:.1f}", memory, "\n".join(s.gpus) or "none")
+
+
+def _process_rows(reply: m.NodesReply) -> list[tuple[str, ...]]:
+    return [
+        (node.status.hostname, p.name, str(p.pid or "-"), p.state, str(p.restarts), p.reason)
+        for node in reply.nodes
+        for p in node.status.processes
+    ]

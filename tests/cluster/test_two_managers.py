@@ -8,6 +8,8 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -45,7 +47,7 @@ from labelloop.messages import (
     TaskSpec,
 )
 from labelloop.tls import enrol
-from tests.cluster.two_managers import NODES, SETTINGS, Cluster, running_cluster, until
+from tests.cluster.two_managers import CHECKOUT, NODES, SETTINGS, Cluster, running_cluster, until
 
 pytestmark = pytest.mark.slow
 STANDIN = "tests.cluster.standin"
@@ -414,3 +416,33 @@ def test_the_address_file_tells_where_the_registry_is(formed: Cluster) -> None:
     assert (formed.folder / "registry" / ADDRESS_FILE).read_text().strip() == f"127.0.0.1:{formed.registry_port}"
     with pytest.raises(LabelloopError), contextlib.closing(RegistryClient("127.0.0.1:9", formed.ops, SETTINGS.wire)) as client:
         client.nodes(deadline_s=0.3)
+
+
+# ------------------------------------------------------------ the ops command line
+
+
+def _labelloop(cluster: Cluster, *words: str) -> subprocess.CompletedProcess[str]:
+    argv = [sys.executable, "-m", "tests.cluster.ops", words[0], "--state", str(cluster.folder / "registry"), *words[1:]]
+    return subprocess.run(argv, cwd=CHECKOUT, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_ops_list_look_form_and_read_logs_from_the_command_line(formed: Cluster) -> None:
+    nodes = _labelloop(formed, "nodes").stdout.splitlines()
+    assert nodes[0].split("\t")[:4] == ["train-1", "127.0.0.2", "train master", "alive"]
+    assert nodes[-1].startswith("running, epoch")
+    status = msgspec.json.decode(_labelloop(formed, "status", "--json").stdout)
+    assert status["topology"]["train_rpc"] == formed.status("train-1").rpc
+    assert "inference-worker" in _labelloop(formed, "status").stdout
+    assert "stays with" in _labelloop(formed, "logs", "train-1", "train-rpc").stdout
+    formed_again = _labelloop(formed, "form", "--train", "1", "--inference", "1")
+    assert (formed_again.returncode, formed_again.stdout.splitlines()[-1]) == (0, nodes[-1])
+    assert "asked for 3 train" in _labelloop(formed, "form", "--train", "3").stderr
+
+
+def test_a_token_made_on_the_command_line_admits_its_kind_only(formed: Cluster, tmp_path: Path) -> None:
+    token = _labelloop(formed, "token", "client").stdout.strip()
+    address = f"127.0.0.1:{formed.registry_port}"
+    with pytest.raises(ForbiddenError, match="admits a client"):
+        enrol(address, token, "backend", "127.0.0.1", "ops", tmp_path / "a")
+    with RegistryClient(address, enrol(address, token, "backend", "127.0.0.1", "client", tmp_path / "b"), SETTINGS.wire) as client:
+        assert client.topology().train_rpc
