@@ -45,7 +45,7 @@ from labelloop.settings import (
     WireSettings,
     environment_of,
 )
-from tests.support_broker import running_broker
+from tests.support_broker import Broker, running_broker
 
 T = TypeVar("T")
 PATIENCE_S = 60.0
@@ -121,6 +121,7 @@ class TrainNode:
         )
         self.config_file = folder / "role.json"
         self.config_file.write_bytes(msgspec.json.encode(self.config))
+        self.broker: Broker | None = None
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self.client = TrainClient(f"127.0.0.1:{self.config.rpc_port}", self.identity, WireSettings(retries=0, deadline_s=20))
 
@@ -171,6 +172,11 @@ class TrainNode:
         keys = tuple(ItemKey(item_id=i, revision=1) for i, _, _ in items)
         return self.client.progress(ProgressRequest(task=task, items=keys))
 
+    def flush_broker(self) -> None:
+        """Empty the broker, as an operator may at any moment."""
+        assert self.broker is not None
+        self.broker.command("FLUSHALL")
+
     def log(self, name: str) -> str:
         """Return what a process has logged."""
         return (self.folder / f"{name}.log").read_text()
@@ -193,6 +199,7 @@ def running_node(folder: Path, media: Path, **train: object) -> Iterator[TrainNo
     )
     with running_broker(folder / "broker") as broker:
         node = TrainNode(folder, broker.url, broker.result_url, settings)
+        node.broker = broker
         try:
             yield node
         finally:

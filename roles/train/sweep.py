@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable
 
 from datastore_layout.collect import collect_garbage
-
 from datastore_layout.models import current
 from datastore_layout.root import Root
 from datastore_layout.runs import Attempt, cancel_reason, finish, latest_attempt, read_finish
@@ -233,4 +232,4 @@ class Sweep:
     def _why_stalled(self, state: TaskState, now_s: float) -> str:
         if state.oldest_wait_s(now_s) <= 4 * self._settings.train.requeue_after_s:
             return ""
-        return f"blocked: {len(state.waiting)} batches of labels wait for a data worker"
+        return f"blocked: labels wait for a data worker (batches: {len(state.waiting)})"
