@@ -185,7 +185,7 @@ class Jobs:
         return found
 
     def _with_ids(self, folder: TaskFolder, head: JobHead, result: ChunkResult) -> ChunkResult:
-        if result.item_ids or not result.shard or not head.version:
+        if result.item_ids or not result.n_items or not head.version:
             return result
         ids = self.shard_set(folder, self.manifest(folder, head.version).encoder).ids(result.shard)
         return msgspec.structs.replace(result, item_ids=ids[: result.n_items])
