@@ -209,7 +209,7 @@ class Annotator:
                 yield item.label, found["labels"][0] if found["labels"] else ""
 
     def _report(self, seconds: float) -> dict[str, Any]:
-        self._wait(lambda s: not s["outbox"] and s["run"] is None, "the last labels")
+        self._wait(lambda s: not s["outbox"] and not _is_training(s), "the last labels")
         status = self._status()
         labels = self._journal.read("label")
         if status["serving"]:
@@ -284,6 +284,10 @@ class Annotator:
 
     def _places(self, shards: ShardSet) -> dict[str, tuple[str, int]]:
         return {item_id: (name, row) for name in shards.names() for row, item_id in enumerate(shards.ids(name))}
+
+
+def _is_training(status: dict[str, Any]) -> bool:
+    return status["run"] is not None and status["run"]["state"] in ("queued", "running")
 
 
 # ---------------------------------------------------------------- sample projects through the API

@@ -34,8 +34,7 @@ from scripts.samples import DEFAULT_SAMPLES, SAMPLES, load_sample
 from scripts.web_client import WebClient
 
 HERE = Path(__file__).resolve().parent.parent
-NODES = (("train-1", "127.0.0.2", "train"), ("inference-1", "127.0.0.3", "inference"))
-ROLES = {"train-1": "train", "inference-1": "inference"}  # until somebody says otherwise by `labelloop form`
+NODES = (("train-1", "127.0.0.2", "train"), ("inference-1", "127.0.0.3", "inference"))  # until `labelloop form` says otherwise
 READY_TIMEOUT_S = 180.0
 KINDS: tuple[PeerKind, ...] = ("node", "client", "ops")
 TOKEN_LIFE_S = 10 * 365 * 86400.0
@@ -103,8 +102,6 @@ def demo_processes(state: Path, settings: Settings) -> tuple[ProcessSpec, ...]:
     def process(name: str, *argv: str, layer: int) -> ProcessSpec:
         return ProcessSpec(name=name, argv=argv, log_file=logs / f"{name}.log", env=env, cwd=HERE, stop_layer=layer)
 
-    first_roles = (word for name, role in ROLES.items() for word in ("--role", f"{name}={role}"))
-    registry_argv = ("registry", "--state", str(state / "registry"), "--port", str(registry_port), *first_roles)
     managers = tuple(
         process(
             f"manager-{name}",
@@ -120,7 +117,7 @@ def demo_processes(state: Path, settings: Settings) -> tuple[ProcessSpec, ...]:
     served += tuple(f"--role={name}={role}" for name, _, role in NODES)
     return (
         process("broker", *labelloop, "broker", "--state", str(state / "broker"), layer=0),
-        process("registry", *labelloop, *registry_argv, layer=1),
+        process("registry", *labelloop, "registry", *served, layer=1),
         *managers,
         process("web", *labelloop, "web", *web, layer=3),
         process("pilot", *labelloop, "pilot", *web, layer=3),

@@ -41,8 +41,9 @@ const set = (id, value) => {
 };
 
 function showRun(run) {
-  element("run").hidden = !run;
-  if (!run) return;
+  const isLive = run && ["queued", "running"].includes(run.state);
+  element("run").hidden = !isLive;
+  if (!isLive) return;
   set("run-name", text("run_is", { run: run.run, algorithm: run.algorithm, labels: run.labels }));
   const bar = element("run-bar");
   bar.max = Math.max(1, run.steps);
