@@ -26,6 +26,7 @@ logger = logging.getLogger(__name__)
 
 STARVED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 STARVED_PAUSE_S = 0.05
+EVICTED_PAUSE_S = 0.002
 BACKLOG = 1024
 LINGER_S = 0.5
 
@@ -226,7 +227,7 @@ class Door:
     def _starve(self, exc: OSError) -> None:
         has_evicted = self._connections.evict()
         self._note("%s: cannot accept (%s); %s", self._name, exc, "an idle peer goes" if has_evicted else "waiting for a free one")
-        self._stopping.wait(STARVED_PAUSE_S)
+        self._stopping.wait(EVICTED_PAUSE_S if has_evicted else STARVED_PAUSE_S)
 
     def _greet(self, connection: socket.socket, address: str) -> None:
         ticket = self._connections.admit(connection, address)

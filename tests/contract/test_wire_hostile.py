@@ -252,6 +252,8 @@ def test_a_message_that_is_no_request_ends_the_connection(world: World, server: 
         (consts.LABEL_VALUE, ("root", "__class__")),
         (consts.LABEL_VALUE, ("inference.job", "__call__", (), ())),
         (consts.LABEL_LOCAL_REF, ("builtins.type", 1, 2)),
+        (consts.LABEL_LOCAL_REF, (b"what a ping would echo",)),
+        (consts.LABEL_TUPLE, (b"what a ping would echo",)),
         (consts.LABEL_REMOTE_REF, ("builtins.object", 1, 2)),
         (consts.LABEL_TUPLE, ((consts.LABEL_LOCAL_REF, ("builtins.type", 1, 2)), (consts.LABEL_VALUE, "__init__"))),
         (9, "no such label"),
