@@ -113,7 +113,14 @@ def demo_processes(state: Path, settings: Settings) -> tuple[ProcessSpec, ...]:
         for name, ip, _ in NODES
     )
     web = ("--registry", registry, "--token-file", str(state / "client.token"))
-    served = ("--state", str(state / "registry"), "--port", str(registry_port), "--datastore", str(state / "datastore"))
+    served: tuple[str, ...] = (
+        "--state",
+        str(state / "registry"),
+        "--port",
+        str(registry_port),
+        "--datastore",
+        str(state / "datastore"),
+    )
     served += tuple(f"--role={name}={role}" for name, _, role in NODES)
     return (
         process("broker", *labelloop, "broker", "--state", str(state / "broker"), layer=0),
