@@ -68,6 +68,11 @@ class Predictor:
         self._specs: dict[str, tuple[float, TaskSpec]] = {}
         self._folders: dict[str, tuple[float, TaskFolder]] = {}
 
+    @property
+    def most_models(self) -> int:
+        """How many models are kept warm."""
+        return self._settings.inference.warm_models
+
     def folder(self, task: str) -> TaskFolder:
         """Return the folder of `task`, checked for links that lead out of it at most once a second; raises InvalidInputError."""
         now_s = time.monotonic()

@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import celery
 from celery import signals
@@ -30,6 +30,9 @@ from roles.celery_app import make_app, run_worker
 from roles.inference.calls import CHUNKS, FEATURES, PING, PREDICT, WARM, ChunkWork, FeatureRows, PredictWork, Reply, WarmWork, Work
 from roles.inference.mailbox import post
 from roles.inference.presence import worker_seat
+
+if TYPE_CHECKING:
+    from datastore_layout.root import Root
 
 logger = logging.getLogger(__name__)
 
@@ -77,9 +80,24 @@ class Child:
         from roles.inference.predictor import Predictor
 
         set_threads(threads)
-        self.predictor = Predictor(open_root(Path(config.datastore_root), config.cluster_id), settings)
+        root = open_root(Path(config.datastore_root), config.cluster_id)
+        self.predictor = Predictor(root, settings)
         self.chunks = ChunkWorker(self.predictor)
         self.pulse = Pulse(app, f"{config.node}/{os.getpid()}")
+        threading.Thread(target=self._warm_up, args=(root,), name="warm-up", daemon=True).start()
+
+    def _warm_up(self, root: Root) -> None:
+        """Load what serves now, so that the first call after a start finds libraries imported and models warm."""
+        from datastore_layout.models import current
+        from datastore_layout.root import list_tasks, task_folder
+
+        try:
+            for task in list_tasks(root)[: self.predictor.most_models]:
+                pointer = current(task_folder(root, task))
+                if pointer is not None:
+                    self.predictor.warm(task, pointer.version)
+        except LabelloopError as exc:
+            logger.warning("warming up ends early: %s", exc)
 
     def predict(self, work: PredictWork) -> None:
         self.pulse.say(work, "done", body=encode(self.predictor.predict(work.task, work.version, work.items)))
