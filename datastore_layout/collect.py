@@ -108,12 +108,21 @@ def _collect_versions(folder: TaskFolder, keep: int) -> tuple[str, ...]:
         path = folder.below("Inference", version)
         if not _is_of_a_living_run(folder, version) and files.hide_dir(path, _hidden_version(path)):
             removed.append(version)
+    _drop_verdicts(folder)
     protected = protected_versions(folder)
     restored = [version for version in _hidden_versions(folder) if version in protected]
     for version in restored:
         path = folder.below("Inference", version)
         files.publish_dir(_hidden_version(path), path)
     return tuple(version for version in removed if version not in restored)
+
+
+def _drop_verdicts(folder: TaskFolder) -> None:
+    """Remove the verdicts of versions that are gone; listed before the versions, for a verdict follows its version."""
+    where = folder.below("Inference", "verdicts")
+    verdicts = files.list_names(where)
+    for version in set(verdicts) - {*list_versions(folder), *_hidden_versions(folder)}:
+        files.remove_file(where / version)
 
 
 def _hidden_version(path: Path) -> Path:

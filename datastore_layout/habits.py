@@ -79,7 +79,7 @@ def _try_rename_dir(scratch: Path) -> str:
         files.claim_dir(source)
         files.write_new(source / "weights", [content])
         files.publish_dir(source, target)
-    if files.read_file(target / "weights") != b"first" or files.list_names(target) != ["weights"]:
+    if files.read_file(target / "weights") != b"first" or files.list_all_names(target) != ["weights"]:
         return "a finished folder was replaced or filled by another one of its name"
     return ""
 

@@ -22,7 +22,17 @@ from datastore_layout.labels import LabelLog, LabelRow, preferred, write_segment
 from datastore_layout.ops import swapped_ops
 from datastore_layout.root import TaskFolder
 from datastore_layout.shards import ShardSet, rows_of
-from tests.support_datastore import CrashOps, QuickOps, SimulatedCrash, batch_of, features_of, new_folder, row_of, shard_args
+from tests.support_datastore import (
+    CrashOps,
+    QuickOps,
+    SimulatedCrash,
+    batch_of,
+    features_of,
+    new_folder,
+    row_of,
+    shard_args,
+    without_waiting_for_the_disk,  # noqa: F401
+)
 
 PLAIN = settings(max_examples=60, deadline=None)
 

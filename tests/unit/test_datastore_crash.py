@@ -6,7 +6,7 @@ import contextlib
 import itertools
 import random
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -49,7 +49,6 @@ from tests.support_datastore import (
     CrashOps,
     FullOps,
     LinklessOps,
-    QuickOps,
     SimulatedCrash,
     batch_of,
     everything_below,
@@ -58,6 +57,7 @@ from tests.support_datastore import (
     row_of,
     shard_args,
     spec_of,
+    without_waiting_for_the_disk,  # noqa: F401
 )
 
 BATCH = batch_of("b1")
@@ -218,12 +218,6 @@ STEPS = [
     Step("big job", lambda f, s: create_job(f, BIG_JOB), _has_job(BIG_JOB)),
     Step("result", lambda f, s: write_result(f, "j1", 0, RESULT), _has_result, lambda f, s: create_job(f, JOB)),
 ]
-
-
-@pytest.fixture(autouse=True)
-def _without_waiting_for_the_disk() -> Iterator[None]:
-    with swapped_ops(QuickOps()):
-        yield
 
 
 @pytest.fixture
