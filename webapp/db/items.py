@@ -53,11 +53,11 @@ def link_of(category: str, link: str | None, content: str | None) -> str:
     return f"data:{kind};base64,{base64.b64encode((content or '').encode()).decode()}"
 
 
-_STORED = [t.items.c[n] for n in ("id", "item_id", "link", "content", "name", "state", "revision", "position")]
+STORED = [t.items.c[n] for n in ("id", "item_id", "link", "content", "name", "state", "revision", "position")]
 _OF_PROJECT = t.items.c.project_id == sa.bindparam("project_id")
-_FIND = sa.select(*_STORED).where(_OF_PROJECT, t.items.c.item_id == sa.bindparam("item_id"))
+_FIND = sa.select(*STORED).where(_OF_PROJECT, t.items.c.item_id == sa.bindparam("item_id"))
 _OPEN_AFTER = (
-    sa.select(*_STORED)
+    sa.select(*STORED)
     .where(_OF_PROJECT, t.items.c.state == OPEN, t.items.c.position > sa.bindparam("position"))
     .order_by(t.items.c.position)
     .limit(sa.bindparam("n"))
@@ -81,15 +81,21 @@ def items_by_id(tx: Tx, project_id: int, item_ids: Sequence[str]) -> dict[str, S
     """Return the named items that exist, by id."""
     found: dict[str, StoredItem] = {}
     for start in range(0, len(item_ids), 5000):
-        query = sa.select(*_STORED).where(t.items.c.project_id == project_id)
+        query = sa.select(*STORED).where(t.items.c.project_id == project_id)
         rows = tx.execute(query.where(t.items.c.item_id.in_(item_ids[start : start + 5000])))
         found.update({row[1]: StoredItem(*row) for row in rows})
     return found
 
 
+def labelled_ids(tx: Tx, project_id: int) -> list[str]:
+    """Return the ids of all labelled items: for the pilot only, which leaves them out of a ranking."""
+    query = sa.select(t.items.c.item_id).where(t.items.c.project_id == project_id, t.items.c.state == LABELLED)
+    return list(tx.execute(query).scalars())
+
+
 def page_items(tx: Tx, project_id: int, state: int, after: int, n: int) -> list[StoredItem]:
     """Return up to `n` items in one state behind a position, for lists."""
-    query = sa.select(*_STORED).where(t.items.c.project_id == project_id, t.items.c.state == state, t.items.c.position > after)
+    query = sa.select(*STORED).where(t.items.c.project_id == project_id, t.items.c.state == state, t.items.c.position > after)
     return [StoredItem(*row) for row in tx.execute(query.order_by(t.items.c.position).limit(n))]
 
 

@@ -91,22 +91,30 @@ def rows_of_batch(tx: Tx, project_id: int, batch_id: str) -> list[Row]:
     return [_row(row) for row in tx.execute(query.order_by(t.outbox.c.id))]
 
 
-def bind_batch(tx: Tx, row_ids: Sequence[int], batch_id: str, master: str, now: float) -> None:
-    """Give new rows their batch id for ever and mark them sent."""
-    tx.execute(
-        t.outbox.update()
-        .where(t.outbox.c.id.in_(row_ids))
-        .values(state=SENT, batch_id=batch_id, master=master, sent_at=now, attempts=t.outbox.c.attempts + 1)
-    )
+def bind_batch(tx: Tx, row_ids: Sequence[int], batch_id: str, now: float) -> None:
+    """Give new rows their batch id for ever; they count as sent, to nobody yet."""
+    tx.execute(t.outbox.update().where(t.outbox.c.id.in_(row_ids)).values(state=SENT, batch_id=batch_id, master="", sent_at=now))
 
 
 def touch_batch(tx: Tx, project_id: int, batch_id: str, master: str, now: float) -> None:
-    """Note that a batch goes out once more."""
+    """Note who acknowledged a batch, and when ('' = it was tried, nobody did)."""
     tx.execute(
         t.outbox.update()
         .where(t.outbox.c.project_id == project_id, t.outbox.c.batch_id == batch_id, t.outbox.c.state == SENT)
         .values(master=master, sent_at=now, attempts=t.outbox.c.attempts + 1)
     )
+
+
+def batches_to_send(tx: Tx, project_id: int, master: str, unanswered_before: float, acknowledged_before: float) -> list[str]:
+    """Return the batches that must go out (again): tried before `unanswered_before` and acknowledged by nobody or by another
+    master, or acknowledged before `acknowledged_before` and still not in the log."""
+    c = t.outbox.c
+    late = sa.or_(
+        sa.and_(c.master != master, c.sent_at < unanswered_before),
+        sa.and_(c.master == master, c.sent_at < acknowledged_before),
+    )
+    query = sa.select(c.batch_id, sa.func.min(c.id)).where(c.state == SENT, c.project_id == project_id, late)
+    return [row[0] for row in tx.execute(query.group_by(c.batch_id).order_by(sa.func.min(c.id)).limit(64))]
 
 
 def mark_done(tx: Tx, row_ids: Sequence[int]) -> None:

@@ -13,22 +13,20 @@ import numpy as np
 import sqlalchemy as sa
 
 from webapp.db.engine import Tx
+from webapp.db.items import OPEN, STORED, StoredItem
 from webapp.db.tables import blocks, head_drafts, items, scoring
 
 
 class Scored(msgspec.Struct, frozen=True, kw_only=True):
-    """The pilot's memory of a project. Items up to `position` are in blocks; the drafts of all blocks are from `version`
-    (at `pointer`); `job` is the cluster's job over the whole pool behind them. `is_ordered`: the queue was ranked from that job.
-    `ranked_blocks` and `ranked_strategy` are what the ranking was made from."""
+    """The pilot's memory of a project. Items up to `position` are in blocks; the drafts of all blocks are from `version` (at
+    `pointer`). `is_ordered`: the queue stands in the order of that version, made from `ranked_items` items by `strategy`."""
 
     position: int = -1
     pointer: int = 0
     version: str = ""
-    job: str = ""
     is_ordered: bool = False
     ranked_items: int = 0
-    ranked_strategy: str = ""
-    ranked_labels: int = 0
+    strategy: str = ""
 
 
 class Block(msgspec.Struct, frozen=True):
@@ -48,11 +46,13 @@ def read_scored(tx: Tx, project_id: int) -> Scored:
     return msgspec.json.decode(text, type=Scored) if text else Scored()
 
 
-def save_scored(tx: Tx, project_id: int, scored: Scored) -> None:
-    """Replace the pilot's memory of a project."""
+def change_scored(tx: Tx, project_id: int, **changes: object) -> Scored:
+    """Change some fields of the pilot's memory of a project."""
+    scored = msgspec.structs.replace(read_scored(tx, project_id), **changes)
     values = {"position": scored.position, "pointer": scored.pointer, "state": msgspec.json.encode(scored).decode()}
     if not tx.execute(scoring.update().where(scoring.c.project_id == project_id).values(**values)).rowcount:
         tx.execute(scoring.insert().values(project_id=project_id, **values))
+    return scored
 
 
 def add_block(tx: Tx, project_id: int, shard: str, numbers: Sequence[int], version: str, pointer: int, answers: np.ndarray) -> int:
@@ -98,3 +98,39 @@ def save_head(tx: Tx, project_id: int, version: str, pointer: int, drafts: Seque
 def drop_head_before(tx: Tx, project_id: int, pointer: int) -> None:
     """Forget drafts of single items that the blocks have by now."""
     tx.execute(head_drafts.delete().where(head_drafts.c.project_id == project_id, head_drafts.c.pointer <= pointer))
+
+
+def unbind_shards(tx: Tx, block_ids: Sequence[int]) -> None:
+    """Note that the cluster does not have the shards of these blocks: their items must be embedded again."""
+    tx.execute(blocks.update().where(blocks.c.id.in_(block_ids)).values(shard=""))
+
+
+def drop_block(tx: Tx, block_id: int) -> None:
+    """Delete a block whose items have moved to others; one that has not keeps no draft."""
+    tx.execute(items.update().where(items.c.block_id == block_id).values(block_id=None, block_row=None))
+    tx.execute(blocks.delete().where(blocks.c.id == block_id))
+
+
+def n_in_blocks(tx: Tx, project_id: int) -> int:
+    """Return how many items are in the blocks of a project (a sum over blocks, some thousands for a million items)."""
+    return int(
+        tx.execute(
+            sa.select(sa.func.coalesce(sa.func.sum(blocks.c.n_items), 0)).where(blocks.c.project_id == project_id)
+        ).scalar_one()
+    )
+
+
+def n_unbound(tx: Tx, project_id: int) -> int:
+    """Return how many blocks of a project have no shard."""
+    query = sa.select(sa.func.count()).where(blocks.c.project_id == project_id, blocks.c.shard == "")
+    return int(tx.execute(query).scalar_one())
+
+
+def open_items_of(tx: Tx, numbers: Sequence[int]) -> list[StoredItem]:
+    """Return the unlabelled ones among items known by number."""
+    found: list[StoredItem] = []
+    for start in range(0, len(numbers), 5000):
+        part = [int(number) for number in numbers[start : start + 5000]]
+        rows = tx.execute(sa.select(*STORED).where(items.c.id.in_(part), items.c.state == OPEN))
+        found += [StoredItem(*row) for row in rows]
+    return found

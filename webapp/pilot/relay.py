@@ -1,0 +1,159 @@
+"""Takes labels from the outbox to train_rpc, and rows out of the outbox when the cluster's label log has them.
+
+Owns batches: a batch id is written down before the batch is sent and never changes what it stands for, so that sending it twice is
+harmless. Must never drop a row: it ends as done, or as failed with the cluster's reason. Called by the pilot's relay thread.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+
+from labelloop import messages as m
+from labelloop.errors import LabelloopError, NotFoundError, RetryableError
+from labelloop.settings import PilotSettings
+from webapp.cluster_door import ClusterDoor
+from webapp.db import events, outbox, projects
+from webapp.db.engine import Database
+from webapp.db.items import link_of
+from webapp.db.outbox import Row
+from webapp.db.projects import Project
+from webapp.db.revisions import NEW, SENT
+from webapp.projects.service import spec_of
+
+logger = logging.getLogger(__name__)
+RETRY_S = 1.0
+CHECKED_AT_ONCE = 1000
+
+
+class Relay:
+    """One outbox. `cycle` is called every `pilot.poll_s`; `check` every `pilot.progress_s` for projects with rows on their way."""
+
+    def __init__(self, database: Database, cluster: ClusterDoor, settings: PilotSettings) -> None:
+        self._database = database
+        self._cluster = cluster
+        self._settings = settings
+        self._not_before_s: dict[int, float] = {}
+
+    def cycle(self) -> int:
+        """Send what is new and what must go again; return how many batches went."""
+        with self._database.read() as tx:
+            waiting = sorted({*outbox.projects_with(tx, NEW), *outbox.projects_with(tx, SENT)})
+        return sum(self._relay(project_id) for project_id in waiting if self._may_try(project_id))
+
+    def _may_try(self, project_id: int) -> bool:
+        return time.monotonic() >= self._not_before_s.get(project_id, float("-inf"))
+
+    def _relay(self, project_id: int) -> int:
+        with self._database.read() as tx:
+            project = projects.project_by_id(tx, project_id)
+        if project is None:
+            return 0
+        try:
+            self.open_task(project)
+            master = self._cluster.topology().train_rpc
+            batches = self._bind_new(project) + self._due(project, master)
+            for batch_id in dict.fromkeys(batches):
+                self._send(project, batch_id)
+        except RetryableError as exc:
+            self._not_before_s[project_id] = time.monotonic() + RETRY_S
+            logger.warning("labels of %s wait: %s", project.slug, exc)
+            return 0
+        self._not_before_s.pop(project_id, None)
+        return len(batches)
+
+    def open_task(self, project: Project) -> None:
+        """Tell the cluster what the project is, when it has changed."""
+        if project.opened_revision == project.spec_revision:
+            return
+        reply = self._cluster.registry().open_task(m.OpenTaskRequest(spec=spec_of(project)))
+        with self._database.write() as tx:
+            projects.mark_opened(tx, project.id, project.spec_revision)
+        logger.info("task %s is open in revision %d", project.slug, reply.revision)
+
+    def _bind_new(self, project: Project) -> list[str]:
+        """Write down the next batch of new rows."""
+        with self._database.read() as tx:
+            rows = outbox.rows_in(tx, project.id, NEW, self._settings.batch_labels)
+        if not rows:
+            return []
+        batch_id = f"web-{project.id}-{rows[0].id}-{len(rows)}-{int(time.time() * 1000):x}"
+        with self._database.write() as tx:
+            outbox.bind_batch(tx, [row.id for row in rows], batch_id, time.time())
+        return [batch_id]
+
+    def _due(self, project: Project, master: str) -> list[str]:
+        now = time.time()
+        with self._database.read() as tx:
+            return outbox.batches_to_send(tx, project.id, master, now - RETRY_S, now - self._settings.resend_after_s)
+
+    def _send(self, project: Project, batch_id: str) -> None:
+        with self._database.read() as tx:
+            rows = outbox.rows_of_batch(tx, project.id, batch_id)
+        master = self._cluster.topology().train_rpc
+        request = m.SubmitRequest(task=project.slug, batch_id=batch_id, samples=tuple(sample_of(project, row) for row in rows))
+        try:
+            reply = self._cluster.train().submit(request)
+        except NotFoundError as exc:
+            self._reopen(project, exc)
+            return
+        except RetryableError:
+            raise
+        except LabelloopError as exc:
+            self._refuse(project, [(row.id, str(exc)) for row in rows], str(exc))
+            return
+        with self._database.write() as tx:
+            outbox.touch_batch(tx, project.id, batch_id, master, time.time())
+        if reply.rejected:
+            reasons = {(error.item_id, error.revision): error.reason for error in reply.rejected}
+            bad = [(row.id, reasons[row.item_id, row.revision]) for row in rows if (row.item_id, row.revision) in reasons]
+            self._refuse(project, bad, reply.rejected[0].reason)
+
+    def _reopen(self, project: Project, exc: NotFoundError) -> None:
+        logger.warning("the cluster does not know task %s, opening it again: %s", project.slug, exc)
+        with self._database.write() as tx:
+            projects.mark_opened(tx, project.id, 0)
+        self._not_before_s[project.id] = time.monotonic() + RETRY_S
+
+    def _refuse(self, project: Project, reasons: Sequence[tuple[int, str]], first: str) -> None:
+        logger.error("the cluster refuses %d labels of %s: %s", len(reasons), project.slug, first)
+        now = time.time()
+        with self._database.write() as tx:
+            outbox.mark_failed(tx, reasons)
+            text = f"the cluster refuses {len(reasons)} label{'s' if len(reasons) > 1 else ''}: {first}"
+            events.add_event(tx, project.id, "refused", text, None, now)
+
+    def sent_rows(self, project_id: int) -> list[Row]:
+        """Return the oldest rows that are on their way."""
+        with self._database.read() as tx:
+            return outbox.rows_in(tx, project_id, SENT, CHECKED_AT_ONCE)
+
+    def settle(self, project: Project, rows: Sequence[Row], states: Sequence[m.ItemState]) -> None:
+        """Take out what the label log has, mark what it refuses, send again what the cluster never heard of."""
+        of = {(state.item_id, state.revision): state for state in states}
+        pairs = [(row, of[row.item_id, row.revision]) for row in rows if (row.item_id, row.revision) in of]
+        done = [row.id for row, state in pairs if state.state == "done"]
+        failed = [(row.id, state.reason) for row, state in pairs if state.state == "failed"]
+        lost = {row.batch_id for row, state in pairs if state.state == "unknown" and row.master and row.batch_id}
+        if done or lost:
+            with self._database.write() as tx:
+                outbox.mark_done(tx, done)
+                for batch_id in lost:
+                    outbox.touch_batch(tx, project.id, batch_id, "", 0.0)
+        if failed:
+            self._refuse(project, failed, failed[0][1])
+
+
+def sample_of(project: Project, row: Row) -> m.Sample:
+    """Return the sample of an outbox row: always the same bytes for the same row."""
+    draft = m.Draft(labels=row.draft, version=row.draft_version or "") if row.draft is not None else None
+    return m.Sample(
+        item_id=row.item_id,
+        link=link_of(project.category, row.link, row.content),
+        labels=row.labels,
+        revision=row.revision,
+        annotator=row.annotator,
+        draft=draft,
+        is_deleted=row.is_deleted,
+    )

@@ -1,0 +1,61 @@
+"""A job's results as drafts: pages through what the cluster has answered, chunk by chunk.
+
+Owns the way from probabilities to records. Called by `webapp.pilot.embed` and `webapp.pilot.ordering`.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from labelloop import messages as m
+from labelloop.errors import CancelledError, InvalidInputError
+from webapp.cluster_door import ClusterDoor
+from webapp.db.drafts import empty_answers, pack_answers
+from webapp.db.projects import Project
+
+PAGE_CHUNKS = 64
+DEADLINE_S = 30.0
+
+
+def read_results(
+    cluster: ClusterDoor, request: m.JobRequest, with_ids: bool, why_stop: Callable[[], str], ended: threading.Event
+) -> Iterator[tuple[m.ResultsReply, m.ChunkResult]]:
+    """Send a job and yield its chunks as they come, in order. Raises CancelledError with the reason when `why_stop` gives one."""
+    cluster.inference().predict_async(request, deadline_s=DEADLINE_S)
+    after = -1
+    while True:
+        if reason := "the pilot ends" if ended.is_set() else why_stop():
+            raise CancelledError(reason)
+        asked = m.ResultsRequest(task=request.task, job_id=request.job_id, after=after, limit=PAGE_CHUNKS, with_ids=with_ids)
+        page = cluster.inference().results(asked, deadline_s=DEADLINE_S)
+        for chunk in page.chunks:
+            after = chunk.chunk
+            yield page, chunk
+        if page.is_complete:
+            return
+        if not page.chunks:
+            ended.wait(0.02)
+
+
+def answers_of(project: Project, labels: Sequence[str], chunk: m.ChunkResult) -> np.ndarray:
+    """Return one record a row of a chunk; rows of failed items, and all of an embed-only chunk, say "no answer"."""
+    if chunk.proba is None:
+        return empty_answers(chunk.n_items, project.is_multilabel, len(project.labels))
+    return pack_answers(matrix_of(chunk.proba), columns_of(project, labels), project.is_multilabel, len(project.labels))
+
+
+def matrix_of(array: m.Array) -> np.ndarray:
+    """Return an array message as (n, k) numpy."""
+    return np.frombuffer(array.data, np.dtype(array.dtype)).reshape(array.shape)
+
+
+def columns_of(project: Project, labels: Sequence[str]) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """Return the project's number of each of the version's labels. Raises InvalidInputError for one the project does not have."""
+    try:
+        return np.array([project.labels.index(label) for label in labels], np.int64)
+    except ValueError as exc:
+        raise InvalidInputError(f"a version of {project.slug!r} answers with labels the project does not have: {exc}") from exc
