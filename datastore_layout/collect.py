@@ -214,10 +214,12 @@ def _collect_intake(folder: TaskFolder, segments: Collection[str] | None) -> int
 
 
 def _collect_rubbish(folder: TaskFolder, before_s: float) -> int:
-    """Remove what processes that died left before `before_s`: hidden names, features without index, jobs that never were."""
+    """Remove what processes that died left before `before_s`: hidden names, features without index, jobs that never
+    were, progress of batches that are done."""
     found = list(_hidden_below(folder.path))
     jobs = folder.below("Preprocess", "jobs")
     found += [jobs / name for name in files.list_names(jobs) if not (jobs / name / "job").exists()]
+    found += _stale_progress(folder)
     for encoder in list_encoders(folder):
         indexed = set(files.list_names(folder.below("Preprocess", "shards", encoder)))
         where = folder.below("Preprocess", f"features-{encoder}")
@@ -229,6 +231,14 @@ def _collect_rubbish(folder: TaskFolder, before_s: float) -> int:
             files.remove_hidden(path)
             removed += 1
     return removed
+
+
+def _stale_progress(folder: TaskFolder) -> list[Path]:
+    """Return the progress of batches that are no longer waiting; listed before the batches, which come first."""
+    where = folder.below("Preprocess", "progress")
+    names = files.list_names(where)
+    waiting = set(list_intake(folder))
+    return [where / name for name in names if name.partition("~")[0] not in waiting]
 
 
 def _hidden_below(path: Path) -> Iterable[Path]:

@@ -183,6 +183,23 @@ def create_exclusive_unseen(path: Path, *parts: Buffer) -> bool:
         return is_mine
 
 
+def create_rebuildable(path: Path, *parts: Buffer) -> bool:
+    """Do what `create_exclusive` does without bringing anything to disk: no process sees half of it, a power cut may leave half.
+
+    Only for records that carry a checksum and can be computed again.
+    """
+    with writing(path):
+        if os.path.lexists(path):
+            return False
+        beside = beside_name(path.parent)
+        _fill(beside, parts, is_synced=False)
+        try:
+            return _take_name(beside, path)
+        except OSError:
+            _discard(beside)
+            raise
+
+
 def _take_name(beside: Path, path: Path) -> bool:
     try:
         ops.active.link(beside, path)

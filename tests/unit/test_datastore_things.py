@@ -435,6 +435,12 @@ def test_hidden_rubbish_goes_after_an_hour_of_the_file_systems_time(tmp_path: Pa
     beside.write_bytes(b"left by a crash")
     orphan = folder.ready("Preprocess", "features-e") / "s3-00.f32"
     orphan.write_bytes(b"left by a crash")
+    done, waiting = (folder.ready("Preprocess", "progress") / f"{batch}~try~0" for batch in ("done", "waiting"))
+    for path in (done, waiting):
+        path.touch()
+        os.utime(path, (0, 0))
+    write_intake(folder, batch_of("waiting"))
+    assert collect_garbage(folder, 1, 0.0).rubbish == 1 and waiting.exists() and not done.exists()
     ShardSet(folder, "e").write(*shard_args("i", 2))
     hidden = list(folder.below("Inference").glob(".rubbish-*"))
     assert len(hidden) == 2 and collect_garbage(folder, 1, 0.0).rubbish == 0
