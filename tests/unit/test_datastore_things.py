@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -39,7 +41,8 @@ from datastore_layout.models import (
     verified_model_dir,
     write_verdict,
 )
-from datastore_layout.root import TaskFolder
+from datastore_layout.ops import swapped_ops
+from datastore_layout.root import TaskFolder, open_root, task_folder
 from datastore_layout.runs import (
     Attempt,
     RunSpec,
@@ -61,6 +64,8 @@ from datastore_layout.tasks import read_spec, save_spec
 from labelloop.errors import ConflictError, IntegrityError, InvalidInputError, NotFoundError
 from labelloop.messages import Array, ChunkResult
 from tests.support_datastore import (
+    CrashOps,
+    SimulatedCrash,
     batch_of,
     items_of,
     new_folder,
@@ -410,6 +415,71 @@ def test_collection_keeps_what_serves_what_runs_and_what_they_come_from(tmp_path
     assert read_verdict(folder, versions[5]) is not None, "it may still come back"
     for version in list_versions(folder):
         verified_model_dir(folder, version)
+
+
+def _busy_task(folder: TaskFolder) -> tuple[str, str]:
+    """Fill a folder with something of each kind to collect and to keep; return the serving and the running run's version."""
+    versions = [published(folder, number) for number in range(4)]
+    advance(folder, 0, versions[0], "")
+    for number, start in ((1, versions[1]), (2, "")):
+        create_run(folder, msgspec.structs.replace(SPEC, start_version=start))
+        attempt = claim_attempt(folder, number, 1)
+        assert attempt is not None
+        attempt.write_metrics(1, 0.5)
+        attempt.write_metrics(2, 0.25)
+        attempt.append_log("log\n")
+        attempt.save_checkpoint(2, {"w": b"w"})
+    finish(folder, 2, "done", "over")
+    for job in ("done", "running"):
+        create_job(folder, JobRecord(job_id=job, version="", chunks=(ChunkSpec(items=items_of("i1")),)))
+    write_result(folder, "done", 0, result_of(0))
+    for batch in ("b1", "b2"):
+        write_intake(folder, batch_of(batch, sample_of(batch)))
+    write_segment(folder, "b1", [row_of("b1")])
+    for number in range(3):
+        old = folder.below("Preprocess", "labels") / f".beside-{number}"
+        old.touch()
+        os.utime(old, (0, 0))
+    return versions[0], versions[1]
+
+
+def _check_kept(folder: TaskFolder, serving: str, parent: str) -> None:
+    pointer = current(folder)
+    assert pointer is not None and pointer.version == serving
+    for version in list_versions(folder):
+        verified_model_dir(folder, version)
+    assert {serving, parent} < set(list_versions(folder))
+    assert [len(read_run_metrics(folder, run)) for run in (1, 2)] == [2, 2]
+    assert [Attempt(folder, run, 1).read_log() for run in (1, 2)] == ["log\n"] * 2
+    checkpoint = newest_checkpoint(folder, 1)
+    assert checkpoint is not None and checkpoint.files() == {"w": b"w"}
+    assert read_job(folder, "running").job_id == "running"
+    assert [read_job(folder, job).job_id for job in list_jobs(folder)] == list(list_jobs(folder))
+    assert "b2" in list_intake(folder)
+    log = LabelLog(folder)
+    log.refresh()
+    assert log.segments == {"b1"}
+
+
+def test_a_crash_after_any_operation_of_a_collection_keeps_what_must_be_kept(tmp_path: Path) -> None:
+    template = new_folder(tmp_path / "template")
+    serving, parent = _busy_task(template)
+    for k in itertools.count():
+        path = tmp_path / f"{k}"
+        shutil.copytree(template.root.path, path)
+        folder = task_folder(open_root(path), "digits")
+        try:
+            with swapped_ops(CrashOps(k)):
+                collect_garbage(folder, 1, 0.0)
+            break
+        except SimulatedCrash:
+            _check_kept(folder, serving, parent)
+            collect_garbage(folder, 1, 0.0)
+            _check_kept(folder, serving, parent)
+            assert list_jobs(folder) == ("running",) and list_intake(folder) == ("b2",)
+            assert newest_checkpoint(folder, 2) is None and len(list_versions(folder)) == 3
+        shutil.rmtree(path)
+    assert k > 30
 
 
 def test_a_version_promoted_while_it_is_collected_comes_back(tmp_path: Path) -> None:
