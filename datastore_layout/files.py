@@ -121,13 +121,14 @@ def _discard(path: Path) -> None:
         ops.active.unlink(path)
 
 
-def _fill(path: Path, parts: Iterable[Buffer]) -> None:
+def _fill(path: Path, parts: Iterable[Buffer], is_synced: bool = True) -> None:
     fd = ops.active.create(path)
     try:
         try:
             for part in parts:
                 ops.active.write(fd, part)
-            ops.active.fsync(fd)
+            if is_synced:
+                ops.active.fsync(fd)
         finally:
             ops.active.close(fd)
     except OSError:

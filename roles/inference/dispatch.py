@@ -175,8 +175,6 @@ class Dispatcher:
 
     def _adopt(self, name: JobName) -> None:
         """Take a job's missing chunks from the datastore into the turns, or close it when there are none."""
-        if name in self._finished:
-            return
         try:
             folder = task_folder(self._root, name[0])
             head = self._heads.get(name) or read_job_head(folder, name[1])

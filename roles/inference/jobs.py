@@ -10,6 +10,7 @@ wait at the same time.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import OrderedDict
@@ -19,7 +20,7 @@ from typing import Literal, TypeVar
 
 import msgspec
 
-from datastore_layout.job_progress import has_result, result_size
+from datastore_layout.job_progress import discard_result, has_result, result_size
 from datastore_layout.jobs import ChunkSpec, JobHead, JobRecord, create_job, done_chunks, read_job_head, read_result
 from datastore_layout.models import Manifest, read_manifest
 from datastore_layout.root import Root, TaskFolder, task_folder
@@ -30,10 +31,13 @@ from labelloop.ids import parse_item, parse_token
 from labelloop.messages import ChunkResult, JobKey, JobReply, JobRequest, ResultsReply, ResultsRequest
 from labelloop.settings import Settings
 
+logger = logging.getLogger(__name__)
+
 WAIT_S = 1.0
 LINGER_S = 0.02
 FIRST_LOOK_S = 0.002
 LONGEST_LOOK_S = 0.05
+TORN_S = 1.0
 MOST_CHUNKS = 256
 PAGE_BYTES = 32 * 2**20
 KEPT = 256
@@ -72,6 +76,7 @@ class Jobs:
         self._heads: OrderedDict[tuple[str, str], JobHead] = OrderedDict()
         self._manifests: OrderedDict[tuple[str, str], Manifest] = OrderedDict()
         self._shards: OrderedDict[tuple[str, str], ShardSet] = OrderedDict()
+        self._unreadable: dict[tuple[str, str, int], float] = {}
         self._waits = threading.BoundedSemaphore(max(1, settings.wire.worker_threads // 2))
 
     # ------------------------------------------------------------ accept and look
@@ -117,7 +122,9 @@ class Jobs:
         with self._lock:
             tally = _kept(self._tallies, (folder.task, job_id), _Tally)
             for chunk in sorted(done - tally.counted):
-                tally.add(read_result(folder, job_id, chunk))
+                result = self._read(folder, job_id, chunk)
+                if result is not None:
+                    tally.add(result)
             return tally
 
     def head(self, folder: TaskFolder, job_id: str) -> JobHead:
@@ -171,17 +178,42 @@ class Jobs:
         finally:
             self._waits.release()
 
+    def _read(self, folder: TaskFolder, job_id: str, chunk: int) -> ChunkResult | None:
+        """Return a chunk's answer, None while there is none.
+
+        One that stays unreadable (torn by a power cut: results are not brought to disk one by one) is discarded, and the
+        dispatcher told, so that it is computed again.
+        """
+        key = (str(folder.task), job_id, chunk)
+        try:
+            result = read_result(folder, job_id, chunk)
+        except (IntegrityError, NotFoundError) as exc:
+            if not has_result(folder, job_id, chunk):
+                return None
+            first_s = self._unreadable.setdefault(key, time.monotonic())
+            if time.monotonic() - first_s < TORN_S:
+                time.sleep(LONGEST_LOOK_S)
+                return None
+            logger.error("chunk %d of job %s is computed again: %s", chunk, job_id, exc)
+            discard_result(folder, job_id, chunk)
+            self._notify(folder.task, job_id)
+            result = None
+        self._unreadable.pop(key, None)
+        return result
+
     def _page(self, folder: TaskFolder, head: JobHead, first: int, limit: int) -> list[ChunkResult]:
         found: list[ChunkResult] = []
         n_bytes = 0
         for chunk in range(first, min(first + limit, head.n_chunks)):
-            try:
-                n_bytes += result_size(folder, head.job_id, chunk)
-                if found and n_bytes > min(PAGE_BYTES, self._settings.wire.max_frame_bytes // 2):
-                    break
-                found.append(read_result(folder, head.job_id, chunk))
-            except NotFoundError:
+            if not has_result(folder, head.job_id, chunk):
                 break
+            n_bytes += result_size(folder, head.job_id, chunk)
+            if found and n_bytes > min(PAGE_BYTES, self._settings.wire.max_frame_bytes // 2):
+                break
+            result = self._read(folder, head.job_id, chunk)
+            if result is None:
+                break
+            found.append(result)
         return found
 
     def _with_ids(self, folder: TaskFolder, head: JobHead, result: ChunkResult) -> ChunkResult:
@@ -193,10 +225,11 @@ class Jobs:
     def all_results(self, folder: TaskFolder, job_id: str) -> list[ChunkResult]:
         """Return every chunk of a finished job with its item ids; raises InvalidInputError while one is missing."""
         head = self.head(folder, job_id)
-        missing = head.n_chunks - len(done_chunks(folder, job_id))
-        if missing:
+        found = [result for chunk in range(head.n_chunks) if (result := self._read(folder, job_id, chunk)) is not None]
+        if len(found) < head.n_chunks:
+            missing = head.n_chunks - len(found)
             raise InvalidInputError(f"job {job_id!r} still has {missing} chunks to answer: rank it when it is done")
-        return [self._with_ids(folder, head, read_result(folder, job_id, chunk)) for chunk in range(head.n_chunks)]
+        return [self._with_ids(folder, head, result) for result in found]
 
 
 def cut(request: JobRequest, chunk_items: int) -> tuple[ChunkSpec, ...]:

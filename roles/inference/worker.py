@@ -38,7 +38,7 @@ logger = logging.getLogger(__name__)
 
 SLICE_S = 0.5
 PULSE_S = 1.0
-BULK_NICENESS = 5
+BULK_NICENESS = 2
 INTERACTIVE = "interactive"
 BULK = "bulk"
 

@@ -244,6 +244,17 @@ def test_repeating_a_job_is_harmless_and_another_content_is_a_conflict(node: Inf
         node.client.predict_async(JobRequest(task="repeats", job_id="doubled", items=text_items(1) * 2))
 
 
+@pytest.mark.parametrize("left", [b"", b"labelloop/1 result msgpack 0"])
+def test_a_result_that_a_power_cut_tore_is_computed_again(node: InferenceNode, left: bytes) -> None:
+    task = f"torn-{len(left)}"
+    folder = open_task(node, task)
+    publish_version(folder, MOODY, MOODY_DIM, 1.0)
+    node.client.predict_async(JobRequest(task=task, job_id="j", items=text_items(120)))
+    before = collect(node, task, "j")
+    (folder.path / "Preprocess" / "jobs" / "j" / "results" / "1").write_bytes(left)
+    assert collect(node, task, "j") == before
+
+
 def test_a_job_without_items_is_done_and_an_unknown_one_is_not_found(node: InferenceNode) -> None:
     open_task(node, "empty")
     assert node.client.predict_async(JobRequest(task="empty", job_id="none")).state == "done"
