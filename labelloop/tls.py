@@ -166,7 +166,7 @@ def server_context(identity: Identity, is_certificate_needed: bool = True) -> ss
     """Return the TLS 1.3 context of a server; peers without a certificate pass only where `is_certificate_needed` is False."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
-    context.num_tickets = 0  # no resumption: nothing but answers arrives, so a client's idle socket that is readable has been closed
+    context.num_tickets = 0  # nothing but answers reaches a client: an idle socket that is readable has been closed
     _trust(context, identity.ca_file)
     context.verify_mode = ssl.CERT_REQUIRED if is_certificate_needed else ssl.CERT_OPTIONAL
     _show(context, identity)

@@ -361,6 +361,7 @@ def _fork_server(server: Server, stop: int) -> int:
 def test_a_forked_child_uses_connections_of_its_own_and_leaves_the_parents_open(world: World) -> None:
     client = world.client(world.server({"job": job_reply}))
     client.call("job", KEY)
+    ((line, _),) = client._idle
     pid = os.fork()
     if pid == 0:
         code = 1
@@ -376,6 +377,8 @@ def test_a_forked_child_uses_connections_of_its_own_and_leaves_the_parents_open(
         assert isinstance(reply, m.JobReply)
         assert reply.task == "birds"
     assert os.waitpid(pid, 0)[1] == 0
+    client.call("job", KEY)
+    assert [kept for kept, _ in client._idle] == [line]
 
 
 def test_an_idle_peer_is_closed_after_the_idle_timeout_and_its_client_does_not_notice(world: World) -> None:
