@@ -8,13 +8,17 @@ from __future__ import annotations
 import argparse
 import signal
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
+from labelloop.errors import UnreachableError
 from labelloop.logs import set_process_context, set_up_logs
 from labelloop.settings import Settings, read_settings
 from webapp.cluster_door import ClusterDoor
 from webapp.joining import JoiningCluster
+
+QUEUE_WAIT_S = 3.0
 
 
 def register(subparsers: Any) -> None:
@@ -64,8 +68,23 @@ def run_web(args: argparse.Namespace) -> int:
 
     settings = _start(args, "web")
     open_database(settings).close()  # the schema is brought up to date before anybody asks
+    _await_queue(settings)
     WebServer(settings, lambda: _cluster(args, settings)).run()
     return 0
+
+
+def _await_queue(settings: Settings) -> None:
+    """Give a broker that starts beside the app some seconds to tell its address; the app runs without it too."""
+    from webapp.queue import url_finder
+
+    find, until_s = url_finder(settings), time.monotonic() + QUEUE_WAIT_S
+    while time.monotonic() < until_s:
+        try:
+            find()
+        except UnreachableError:
+            time.sleep(0.05)
+        else:
+            return
 
 
 def run_pilot(args: argparse.Namespace) -> int:

@@ -128,6 +128,8 @@ def _token_user() -> User:
 
 
 def _seal(response: Response) -> Response:
+    if response.status_code not in (429, 503):
+        response.headers.pop("Retry-After", None)
     for name, value in _HEADERS.items():
         response.headers.setdefault(name, value)
     if flask.request.path.startswith(API):

@@ -5,11 +5,13 @@ Owns gunicorn's configuration. Must never build the app, a database handle or a 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
 import flask
 from gunicorn.app.base import BaseApplication
+from gunicorn.glogging import Logger
 
 from labelloop.logs import set_process_context
 from labelloop.settings import Settings
@@ -17,6 +19,18 @@ from webapp.cluster_door import ClusterDoor
 
 KEEPALIVE_S = 65
 GRACE_S = 5
+
+
+class HouseLogger(Logger):
+    """Gunicorn's own lines through the root logger, in the form of all others; no access log."""
+
+    def setup(self, cfg: Any) -> None:
+        """Add no handler."""
+        self.loglevel = logging.INFO
+        self.error_log.setLevel(logging.INFO)
+        self.error_log.propagate = True
+        self.error_log.handlers[:] = []
+        self.access_log.handlers[:] = []
 
 
 class WebServer(BaseApplication):
@@ -40,7 +54,7 @@ class WebServer(BaseApplication):
             "graceful_timeout": GRACE_S,
             "timeout": 120,
             "worker_tmp_dir": "/dev/shm",
-            "logconfig_dict": {"version": 1, "disable_existing_loggers": False, "root": {}, "loggers": {}},
+            "logger_class": HouseLogger,
             "proc_name": "labelloop-web",
             "control_socket_disable": True,
             "worker_exit": _close_rooms,

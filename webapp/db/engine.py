@@ -25,6 +25,7 @@ from labelloop.errors import NotReadyError, SettingsError, UnreachableError
 from labelloop.settings import Settings
 
 logger = logging.getLogger(__name__)
+logging.getLogger("alembic").setLevel(logging.WARNING)
 Tx = Connection
 _IS_WRITE = "labelloop_write"
 _UPGRADE_LOCK = 0x6C6F6F70
