@@ -104,6 +104,7 @@ def run_attempt(folder: TaskFolder, hint: RunHint, settings: Settings) -> str:
     """
     if read_finish(folder, hint.run) is not None:
         return f"run {hint.run} has ended already"
+    find_algorithm(read_run(folder, hint.run).algorithm).preload()  # before there is a lease that a long import would let die
     checkpoint = newest_checkpoint(folder, hint.run) if hint.attempt > 1 else None
     attempt = claim_attempt(folder, hint.run, hint.attempt, checkpoint)
     if attempt is None:

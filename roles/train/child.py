@@ -48,13 +48,18 @@ def warm(algorithms: list[str]) -> None:
 
     def work() -> None:
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), BACKGROUND_NICE)
-        from roles.train import warming
-
-        warming.warm(algorithms)
+        load(algorithms)
 
     thread = threading.Thread(target=work, name="warm")
     thread.start()
     thread.join()
+
+
+def load(algorithms: list[str]) -> None:
+    """Import what a training of each of `algorithms` needs."""
+    from roles.train import warming
+
+    warming.warm(algorithms)
     gc.collect()
     gc.freeze()  # what is in memory now stays shared with the forks
 
@@ -90,6 +95,9 @@ class Spare:
                     self._fork(order)
 
     def _fork(self, order: Order) -> None:
+        if order.algorithm not in self._algorithms:  # its first order waits for the import, all later ones find it done
+            self._algorithms.append(order.algorithm)
+            load([order.algorithm])
         me = os.getpid()
         pid = os.fork()
         if pid == 0:
@@ -105,9 +113,6 @@ class Spare:
             os.setpgid(pid, pid)
         self._hints[pid] = order.hint
         write_report(self._reports, Report(kind="began", pid=pid, hint=order.hint))
-        if order.algorithm not in self._algorithms:
-            self._algorithms.append(order.algorithm)
-            warm([order.algorithm])
 
     def _reap(self) -> None:
         while self._hints:
