@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -135,7 +136,7 @@ class FineTune(Algorithm):
 
         batches = Batches(len(x), settings.batch, seed)
         steps = batches.steps(epoch, least_steps=40, least_epochs=4)
-        return TorchTraining(Network(top, groups, logits, None, make_model), y, batches, steps, seed)
+        return TorchTraining(Network(top, groups, logits, None, make_model, math.inf), y, batches, steps, seed)
 
     def _load(self, files: Files) -> Model:
         weights, facts = unpack(need(files, FILE))

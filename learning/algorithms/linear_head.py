@@ -17,6 +17,7 @@ from learning.algorithms import linear_model
 from learning.algorithms.base import Algorithm, Files, Model, Parameters, Training
 from learning.algorithms.batches import Batches
 from learning.algorithms.linear_model import UNSEEN, LinearModel, fold
+from learning.algorithms.logistic_regression import strength
 from learning.scaling import Scaling, fit_scaling
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ class LinearHeadParameters(Parameters, frozen=True, kw_only=True):
 
     rate: Annotated[float, msgspec.Meta(gt=0, le=1, description="Largest step size.")] = 0.03
     batch: Annotated[int, msgspec.Meta(ge=1, description="Samples in a step.")] = 128
-    l2: Annotated[float, msgspec.Meta(ge=0, description="Strength of the L2 penalty.")] = 1.0
+    l2: Annotated[float, msgspec.Meta(ge=0, description="Strength of the L2 penalty, per 64 features.")] = 1.0
 
 
 class LinearHead(Algorithm):
@@ -82,8 +83,11 @@ class LinearHead(Algorithm):
             module=layer,
             groups=[Group([layer.weight, layer.bias], settings.rate, 0.0)],
             logits=lambda rows, _rng: layer(z[torch.from_numpy(rows).to(device)]),
-            penalty=lambda: settings.l2 / (2 * len(y) * (n_labels if is_multilabel else 1)) * layer.weight.square().sum(),
+            penalty=lambda: (
+                settings.l2 * strength(x.shape[1]) / (2 * len(y) * (n_labels if is_multilabel else 1)) * layer.weight.square().sum()
+            ),
             make_model=make_model,
+            work=float(min(settings.batch, len(x)) * x.shape[1] * n_labels),
         )
         batches = Batches(len(x), settings.batch, seed)
         return TorchTraining(network, y, batches, batches.steps(epoch), seed)

@@ -122,7 +122,8 @@ class SmallCnn(Algorithm):
         groups = [Group(list(module.parameters()), settings.rate, settings.decay)]
         batches = Batches(len(x), settings.batch, seed)
         steps = batches.steps(epoch, least_steps=150)
-        return TorchTraining(Network(module, groups, logits, None, make_model), y, batches, steps, seed)
+        work = min(settings.batch, len(x)) * _work(pixels.shape, settings.width, settings.side)
+        return TorchTraining(Network(module, groups, logits, None, make_model, work), y, batches, steps, seed)
 
     def _load(self, files: Files) -> Model:
         arrays, facts = unpack(need(files, FILE))
@@ -138,6 +139,11 @@ class SmallCnn(Algorithm):
 def _is_kin(model: SmallCnnModel, pixels: Pixels, n_labels: int, is_multilabel: bool, settings: SmallCnnParameters) -> bool:
     mine = (pixels.shape, n_labels, is_multilabel, settings.width, settings.side)
     return mine == (model.pixels.shape, model.n_labels, model.is_multilabel, model.width, model.side)
+
+
+def _work(shape: tuple[int, int, int], width: int, side: int) -> float:
+    """Return about how many multiply-adds one image takes forward."""
+    return float(min(shape[0], side) * min(shape[1], side) * 9 * (shape[2] * width + width * width / 2 + width * width / 4))
 
 
 def _to_tensor(images: NDArray[np.float32], device: torch.device) -> torch.Tensor:

@@ -18,6 +18,7 @@ from learning.algorithms.base import Algorithm, Files, Model, OneStepTraining, P
 from learning.algorithms.linear_model import log_loss, softmax
 from learning.algorithms.tensors import pack, unpack
 from learning.scaling import Scaling, fit_scaling
+from learning.threads import few_threads
 
 FILE = "svm.safetensors"
 _BLOCK_ROWS = 2048
@@ -90,9 +91,10 @@ class Svm(Algorithm):
         start_from: Model | None,
     ) -> Training:
         def fit() -> tuple[Model, float]:
-            model = _fit(x, y, n_labels, settings)
-            model.temperature = _calibrate(x, y, n_labels, settings, seed)
-            return model, log_loss(model.predict_proba(x), y)
+            with few_threads(len(x) * x.size / 4):
+                model = _fit(x, y, n_labels, settings)
+                model.temperature = _calibrate(x, y, n_labels, settings, seed)
+                return model, log_loss(model.predict_proba(x), y)
 
         return OneStepTraining(fit, _load)
 

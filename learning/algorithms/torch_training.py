@@ -18,6 +18,7 @@ from labelloop.errors import IntegrityError, InvalidInputError
 from learning.algorithms.base import Files, Model, Training, need
 from learning.algorithms.batches import Batches, step_rng
 from learning.algorithms.tensors import pack, unpack
+from learning.threads import few_torch_threads
 
 if TYPE_CHECKING:
     import torch
@@ -38,7 +39,7 @@ class Network(NamedTuple):
     """What an algorithm brings.
 
     `module` holds every weight that trains; `logits(rows, rng)` its output for rows of the training set, augmented by `rng`;
-    `penalty()` is added to each loss; `make_model()` reads the model off the weights.
+    `penalty()` is added to each loss; `make_model()` reads the model off the weights; `work` is multiply-adds of a step's forward.
     """
 
     module: torch.nn.Module
@@ -46,6 +47,7 @@ class Network(NamedTuple):
     logits: Callable[[NDArray[np.int64], np.random.Generator], torch.Tensor]
     penalty: Callable[[], torch.Tensor] | None
     make_model: Callable[[], Model]
+    work: float
 
 
 class TorchTraining(Training):
@@ -63,6 +65,10 @@ class TorchTraining(Training):
         self._rates = [g.rate for g in network.groups]
 
     def advance(self) -> float:
+        with few_torch_threads(self._network.work):
+            return self._advance()
+
+    def _advance(self) -> float:
         import torch
 
         if self.step >= self.steps:
