@@ -6,6 +6,7 @@ touch the app's database; the datastore it only reads, to count lost and doubled
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -19,11 +20,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from datastore_layout.labels import LabelLog
-from datastore_layout.root import open_root, task_folder
+from datastore_layout.root import TaskFolder, open_root, task_folder
 from datastore_layout.shards import ShardSet
-from labelloop.errors import DeadlineError, NotFoundError
+from datastore_layout.tasks import read_spec
+from labelloop.errors import DeadlineError
 from labelloop.ids import parse_task
-from labelloop.settings import TrainSettings
+from labelloop.messages import Item
+from labelloop.settings import IntakeSettings, TrainSettings
 from scripts.curves import Reference, corrections_per_100, random_curve
 from scripts.samples import Sample, SampleItem, write_upload
 from scripts.web_client import WebClient
@@ -75,6 +78,7 @@ class Plan(NamedTuple):
     datastore: Path
     work_dir: Path
     train: TrainSettings
+    intake: IntakeSettings
     say: Callable[[int, int, str], None]
 
 
@@ -87,6 +91,7 @@ class Annotator:
         self._truth = {item.item_id: item.label for item in plan.sample.items}
         self._journal = Journal(plan.work_dir / "journal.jsonl")
         self._slug = self._find_slug()
+        self._due_at = 0
 
     def run(self) -> dict[str, Any]:
         """Import, label, wait for each round of the loop; return the report."""
@@ -139,7 +144,8 @@ class Annotator:
     def _label(self) -> None:
         done = len({entry["item_id"] for entry in self._journal.read("label")})
         wanted = min(self._plan.labels, len(self._plan.sample.pool()))
-        self._wait(lambda s: bool(s["is_ordered"]), "the first order of the queue")
+        status = self._wait(lambda s: bool(s["is_ordered"]), "the first order of the queue")
+        self._due_at = status["next_training_at"] or done + 1
         while done < wanted:
             items = self._app.call("POST", self._path("/next"), {"n": 1})["items"]
             if not items:
@@ -165,34 +171,26 @@ class Annotator:
         return 1
 
     def _come_round(self, done: int, wanted: int) -> None:
-        """When the policy says that these labels start a training, wait until fresh drafts order the queue."""
-        status = self._status()
-        self._plan.say(done, wanted, status["next_training"] or status["trouble"])
-        if status["outbox"] and self._is_due(status):
-            status = self._wait(lambda s: not s["outbox"], "relaying labels")
-        if not self._is_due(status):
+        """When these labels start a training, wait until its drafts order the queue, as a person's pace would."""
+        if done < self._due_at:
+            if done % 5 == 0:
+                self._plan.say(done, wanted, f"next training at {self._due_at} labels")
             return
-        began_s, before = time.monotonic(), status["serving"]
-        status = self._wait(lambda s: not self._is_due(s) and self._is_settled(s), f"the training at {done} labels")
-        if status["serving"] != before:
-            self._measure(status["serving"], done, time.monotonic() - began_s)
-
-    def _is_due(self, status: dict[str, Any]) -> bool:
-        return bool(status["labels_sent"] >= status["next_training_at"] > 0)
+        began_s = time.monotonic()
+        status = self._wait(lambda s: s["labels_sent"] >= done and _is_decided(s, done) and self._is_settled(s), f"round {done}")
+        self._due_at = status["next_training_at"] or done + 1
+        self._plan.say(done, wanted, status["next_training"] or status["trouble"])
+        self._measure(status["serving"], done, time.monotonic() - began_s)
 
     def _is_settled(self, status: dict[str, Any]) -> bool:
-        return (
-            not status["outbox"]
-            and status["run"] is None
-            and status["drafts_version"] == status["serving"]
-            and status["is_ordered"]
-        )
+        is_fresh = status["drafts_version"] == status["serving"] and status["is_ordered"]
+        return bool(not status["outbox"] and not _is_training(status) and is_fresh)
 
     # ------------------------------------------------------------ the report
 
     def _measure(self, version: str, labels: int, seconds: float) -> None:
         """Record the accuracy of the published `version` on the fixed fifth that was never imported."""
-        if any(entry["version"] == version for entry in self._journal.read("version")):
+        if not version or any(entry["version"] == version for entry in self._journal.read("version")):
             return
         right = [a == b for a, b in self._predictions(version)]
         self._journal.write(
@@ -212,8 +210,7 @@ class Annotator:
         self._wait(lambda s: not s["outbox"] and not _is_training(s), "the last labels")
         status = self._status()
         labels = self._journal.read("label")
-        if status["serving"]:
-            self._measure(status["serving"], len(labels), 0.0)
+        self._measure(status["serving"], len(labels), 0.0)
         versions = self._journal.read("version")
         curve = [[entry["labels"], round(entry["accuracy"], 4)] for entry in versions]
         drafted = [bool(entry["corrected"]) for entry in labels if entry["draft"] is not None]
@@ -255,11 +252,10 @@ class Annotator:
             return []
         models = self._app.call("GET", self._path("/versions"))["versions"]
         algorithm, encoder = models[0]["algorithm"], models[0]["encoder"]
+        folder = task_folder(open_root(self._plan.datastore), parse_task(self._slug))
         sample = self._plan.sample
-        shards = ShardSet(task_folder(open_root(self._plan.datastore), parse_task(self._slug)), encoder)
-        shards.refresh()
-        pool, pool_x = self._features(shards, sample.pool())
-        test, test_x = self._features(shards, sample.test())
+        pool, pool_x = self._pool_features(ShardSet(folder, encoder))
+        test, test_x = sample.test(), self._test_features(folder, encoder)
         column = {label: n for n, label in enumerate(sample.labels)}
         reference = Reference(
             pool_x,
@@ -275,15 +271,24 @@ class Annotator:
         )
         return [[n, *(round(v, 4) for v in band)] for n, *band in random_curve(reference, counts)]
 
-    def _features(self, shards: ShardSet, items: Sequence[SampleItem]) -> tuple[list[SampleItem], np.ndarray]:
-        places = self._places(shards)
-        found = [item for item in items if item.item_id in places]
-        if len(found) < len(items) * 0.99:
-            raise NotFoundError(f"only {len(found)} of {len(items)} items have features in the datastore")
+    def _pool_features(self, shards: ShardSet) -> tuple[list[SampleItem], np.ndarray]:
+        shards.refresh()
+        places = {item_id: (name, row) for name in shards.names() for row, item_id in enumerate(shards.ids(name))}
+        found = [item for item in self._plan.sample.pool() if item.item_id in places]
         return found, shards.rows([places[item.item_id] for item in found])
 
-    def _places(self, shards: ShardSet) -> dict[str, tuple[str, int]]:
-        return {item_id: (name, row) for name in shards.names() for row, item_id in enumerate(shards.ids(name))}
+    def _test_features(self, folder: TaskFolder, encoder: str) -> np.ndarray:
+        """Embed the test fifth as the cluster would, without leaving it in the datastore."""
+        from intake.pipeline import Pipeline
+
+        items = [Item(item_id=item.item_id, link=item.link) for item in self._plan.sample.test()]
+        with contextlib.closing(Pipeline(folder, read_spec(folder), encoder, self._plan.intake)) as pipeline:
+            return pipeline.features(items, write_shard=False).features
+
+
+def _is_decided(status: dict[str, Any], done: int) -> bool:
+    """Return whether the policy has looked at all `done` labels and says what comes next."""
+    return bool(status["next_training_at"] > done or status["next_training"].startswith(("resting", "blocked")))
 
 
 def _is_training(status: dict[str, Any]) -> bool:

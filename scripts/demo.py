@@ -337,7 +337,7 @@ def run_annotator(args: argparse.Namespace) -> int:
         _replace(work / "progress.json", json.dumps([done, total, sentence]))
 
     sample = load_sample(args.project, state / "samples")
-    plan = Plan(sample, args.labels, args.strategy, state / "datastore", work, settings.train, say)
+    plan = Plan(sample, args.labels, args.strategy, state / "datastore", work, settings.train, settings.intake, say)
     try:
         report = Annotator(WebClient(f"http://127.0.0.1:{settings.web.port}", access.token), plan).run()
     except LabelloopError as exc:
