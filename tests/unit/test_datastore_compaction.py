@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -155,8 +156,11 @@ def test_joined_files_stay_for_the_grace(tmp_path: Path) -> None:
     compact_labels(folder, least=2, grace_s=3600.0)
     compact_labels(folder, least=2, grace_s=3600.0)
     assert {f"b{i}" for i in range(4)} < set(list_names(folder.below("Preprocess", "labels")))
+    for i in range(4, 6):
+        write_segment(folder, f"b{i}", [row_of(f"i{i}")])
+    assert compact_labels(folder, least=2, grace_s=3600.0) == 2, "what is joined is not joined again"
     compact_labels(folder, least=2, grace_s=-1.0)
-    assert not {f"b{i}" for i in range(4)} & set(list_names(folder.below("Preprocess", "labels")))
+    assert not {f"b{i}" for i in range(6)} & set(list_names(folder.below("Preprocess", "labels")))
 
 
 def test_a_reader_that_listed_before_a_join_still_finds_every_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -178,6 +182,44 @@ def test_a_reader_that_listed_before_a_join_still_finds_every_row(tmp_path: Path
     log = LabelLog(folder)
     assert {row.item_id for row in log.refresh()} == {f"i{i}" for i in range(4)}
     assert log.segments == {f"b{i}" for i in range(4)}
+
+
+def test_a_crash_anywhere_in_a_join_loses_no_row_however_often_it_is_repeated(tmp_path: Path) -> None:
+    for k in itertools.count():
+        folder = new_folder(tmp_path / f"{k}")
+        shards = ShardSet(folder, "e")
+        names = [shards.write(*shard_args(f"{i}-", 3, seed=i)) for i in range(4)]
+        for i in range(4):
+            write_segment(folder, f"b{i}", [row_of(f"i{i}")])
+        is_over = False
+        with contextlib.suppress(SimulatedCrash), swapped_ops(CrashOps(k)):
+            compact_labels(folder, least=2, grace_s=-1.0)
+            compact_shards(folder, "e", least=2, grace_s=-1.0)
+            is_over = True
+        for _ in range(3):
+            log, fresh = LabelLog(folder), ShardSet(folder, "e")
+            assert len(log.refresh()) == 4
+            fresh.refresh()
+            for i, name in enumerate(names):
+                assert np.array_equal(fresh.features(name), features_of(3, seed=i))
+            compact_labels(folder, least=2, grace_s=-1.0)
+            compact_shards(folder, "e", least=2, grace_s=-1.0)
+        if is_over:
+            break
+    assert k > 20
+
+
+def test_a_reader_follows_a_name_through_several_joins(tmp_path: Path) -> None:
+    folder = new_folder(tmp_path)
+    shards = ShardSet(folder, "e", clock=itertools.count().__next__)
+    names = {}
+    for i in range(6):
+        names[ShardSet(folder, "e").write(*shard_args(f"{i}-", 2 + i, seed=i))] = i
+        compact_shards(folder, "e", least=2, grace_s=-1.0)
+        shards.refresh()
+        for name, number in names.items():
+            assert np.array_equal(shards.features(name), features_of(2 + number, seed=number)), f"after join {i}"
+            assert shards.ids(name)[0] == f"{number}-0"
 
 
 shard_steps = st.one_of(
