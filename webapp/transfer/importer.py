@@ -24,7 +24,7 @@ from webapp.transfer.readers import Read, Source, read_rows
 
 logger = logging.getLogger(__name__)
 CHUNK_ROWS = 5000
-CHUNK_FILES = 100
+CHUNK_FILES = 250
 STALE_S = 15.0
 
 

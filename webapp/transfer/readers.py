@@ -63,7 +63,12 @@ def _attempt(line: int, name: str, offset: int, make: Callable[..., NewItem], *g
     try:
         return Read(make(*given), offset, line)
     except LabelloopError as exc:
-        return Read(RowError(line, name[:200], str(exc)), offset, line)
+        return Read(RowError(line, _shown(name), _shown(str(exc), 1000)), offset, line)
+
+
+def _shown(text: str, most: int = 200) -> str:
+    """Return text that any database stores: no broken characters, no NUL, not too long."""
+    return text[:most].encode("utf-8", "replace").decode().replace("\0", "?")
 
 
 # ---------------------------------------------------------------- lines

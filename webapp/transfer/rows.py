@@ -20,6 +20,7 @@ from webapp.db.projects import Project
 from webapp.labelling.answers import check_labels
 
 MOST_TEXT_CHARS = 200_000
+MOST_NAME_CHARS = 1000
 MOST_LINK_CHARS = 4 * 2**20
 _SCHEMES = ("http://", "https://", "file://", "data:")
 _LABEL_KEYS = ("labels", "label")
@@ -28,7 +29,7 @@ _LABEL_KEYS = ("labels", "label")
 def item_from_object(project: Project, row: Mapping[str, Any]) -> NewItem:
     """Return the item in a JSON object {id?, link | text | row, label(s)?, name?}. Raises InvalidInputError."""
     labels = labels_of(project, next((row[key] for key in _LABEL_KEYS if row.get(key) is not None), None))
-    item_id, name = row.get("id"), row.get("name")
+    item_id, name = row.get("id"), _name(row.get("name"))
     if row.get("link") is not None:
         return link_item(row["link"], item_id, name, labels)
     if project.category == "tables":
@@ -86,6 +87,15 @@ def labels_of(project: Project, value: Any, separator: str = "|") -> tuple[str, 
 
 def _split(project: Project, cell: str, separator: str) -> list[str]:
     return [part.strip() for part in cell.split(separator)] if project.is_multilabel else [cell.strip()]
+
+
+def _name(name: Any) -> str | None:
+    if name is None:
+        return None
+    if not isinstance(name, str) or len(name) > MOST_NAME_CHARS:
+        raise InvalidInputError(f"name {str(name)[:80]!r}: use a text of at most {MOST_NAME_CHARS} characters")
+    _check_characters(name)
+    return name
 
 
 def _id(item_id: Any, prefix: str, content: str) -> str:

@@ -103,6 +103,11 @@ def export(given: dict[str, str], slug: str) -> Response:
 def show_media(slug: str, name: str) -> Response:
     """An uploaded file, for those who may see its project; its name is its hash, so it never changes."""
     path, kind = rooms().media.find(enter(slug).project.slug, name)
-    response = flask.send_file(path, mimetype=kind, conditional=True, etag=name.partition(".")[0])
+    etag = name.partition(".")[0]
+    if flask.request.if_none_match.contains(etag):
+        response = Response(status=304)
+        response.set_etag(etag)
+    else:
+        response = flask.send_file(path, mimetype=kind, conditional=True, etag=etag)
     response.headers["Cache-Control"] = "private, max-age=31536000, immutable"
     return response

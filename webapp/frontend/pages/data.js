@@ -1,8 +1,9 @@
 // Import with a live bar, cancel and a list of the rows that failed; the upload itself shows its own progress.
-import { announce, call, make, page, text } from "../parts/page.js";
+import { announce, call, make, page, sentence, text } from "../parts/page.js";
 
 const element = (id) => document.getElementById(id);
 const form = element("upload");
+const shown = new Map();
 
 function send(data, onprogress) {
   return new Promise((resolve, reject) => {
@@ -14,7 +15,7 @@ function send(data, onprogress) {
     request.onerror = () => reject(new Error(text("offline")));
     request.onload = () => {
       const body = JSON.parse(request.responseText || "{}");
-      request.status < 400 ? resolve(body) : reject(new Error(body.message ?? text("failed", { status: request.status })));
+      request.status < 400 ? resolve(body) : reject(new Error(sentence(body.message) || text("failed", { status: request.status })));
     };
     request.send(data);
     element("upload-cancel").onclick = () => request.abort();
@@ -29,20 +30,30 @@ function showImport(job) {
     make("div", { class: "row spread" }, make("strong", {}, job.name), make("span", {}, text(`import_${job.state}`))),
     make("progress", { max: 1, value: job.state === "done" ? 1 : job.share ?? 0, "aria-label": job.name }),
     make("p", { class: "muted" }, text("rows_are", { ok: job.rows_ok, failed: job.rows_failed })),
-    job.errors?.length ? make("details", {}, make("summary", {}, text("failed_rows")), make("ul", {}, ...job.errors.map((error) => make("li", {}, `${error.line}: ${error.reason}`)))) : null,
+    job.reason ? make("p", { class: "error-text" }, sentence(job.reason)) : null,
+    job.errors?.length ? make("details", {}, make("summary", {}, text("failed_rows")), make("ul", {}, ...job.errors.map((error) => make("li", {}, `${error.line}: ${sentence(error.reason)}`)))) : null,
   );
+  const key = JSON.stringify(job);
   const before = element(`import-${job.id}`);
-  before ? before.replaceWith(row) : element("imports").prepend(row);
+  if (shown.get(job.id) === key) return;
+  shown.set(job.id, key);
+  if (before?.querySelector("details[open]")) row.querySelector("details")?.setAttribute("open", "");
+  if (before) before.replaceWith(row);
+  else element("imports").prepend(row);
 }
 
+let timer = 0;
+const isLive = (state) => !["done", "failed", "cancelled"].includes(state);
+
 async function watch() {
+  clearTimeout(timer);
   try {
     const { imports } = await call("GET", `/projects/${page.slug}/imports`);
     for (const job of [...imports].reverse()) showImport(job);
-    setTimeout(watch, imports.some((job) => job.state === "running" || job.state === "waiting") ? 500 : 5000);
+    timer = setTimeout(watch, imports.some((job) => isLive(job.state)) ? 400 : 5000);
   } catch (error) {
     announce(error.message);
-    setTimeout(watch, 5000);
+    timer = setTimeout(watch, 5000);
   }
 }
 
@@ -53,7 +64,8 @@ form?.addEventListener("submit", async (event) => {
   bar.hidden = element("upload-cancel").hidden = false;
   said.textContent = text("uploading");
   try {
-    showImport(await send(new FormData(form), (share) => (bar.value = share)));
+    await send(new FormData(form), (share) => (bar.value = share));
+    watch();
     said.textContent = text("uploaded");
     form.reset();
   } catch (error) {
@@ -62,4 +74,4 @@ form?.addEventListener("submit", async (event) => {
   announce(said.textContent);
   bar.hidden = element("upload-cancel").hidden = true;
 });
-watch();
+if (element("imports")) watch();

@@ -1,8 +1,9 @@
 // The live project page: progress, curve, corrections, version, training now, next training and why.
 import uPlot from "uplot";
-import { announce, call, make, page, percent, text } from "../parts/page.js";
+import { announce, call, make, page, percent, sentence, text } from "../parts/page.js";
 
-const POLL_MS = 1000;
+const LOOK_MS = 1000;
+const HIDDEN_LOOK_MS = 10_000;
 const element = (id) => document.getElementById(id);
 const charts = new Map();
 let last = "";
@@ -57,12 +58,12 @@ function showVersions(versions) {
     make(
       "tr",
       {},
-      make("th", { scope: "row" }, version.version, version.is_serving ? make("strong", {}, ` ${text("serving")}`) : null),
+      make("th", { scope: "row" }, version.version, version.is_serving ? make("mark", {}, text("serving")) : null),
       make("td", {}, String(version.labels)),
       make("td", {}, version.accuracy == null ? "–" : percent(version.accuracy)),
       make("td", {}, version.algorithm),
-      make("td", {}, version.reason),
-      make("td", {}, page.may_manage && !version.is_serving ? make("button", { type: "button", class: "outline", "data-promote": version.version }, text("promote")) : ""),
+      make("td", {}, sentence(version.reason)),
+      make("td", {}, page.may_manage && !version.is_serving ? make("button", { type: "button", class: "outline", "data-promote": version.version, "aria-label": text("promote_this", { version: version.version }) }, text("promote")) : ""),
     ),
   );
   element("versions").replaceChildren(...rows);
@@ -78,13 +79,14 @@ function show(status) {
   set("corrected", status.corrected);
   set("version", status.serving || text("none_yet"));
   set("accuracy", status.accuracy == null ? "–" : percent(status.accuracy));
-  set("next-training", status.next_training || "–");
-  set("comparer", status.comparer || "");
+  set("next-training", sentence(status.next_training) || "–");
+  set("comparer", sentence(status.comparer));
   set("outbox", status.outbox);
   element("stop").hidden = !status.stop;
-  set("stop-text", status.stop);
+  set("stop-text", sentence(status.stop));
   element("trouble").hidden = !status.trouble;
-  set("trouble-text", status.trouble);
+  set("trouble-text", sentence(status.trouble));
+  showFailed(status.failed ?? []);
   showRun(status.run);
   const curve = status.curve ?? [];
   draw("curve", curve.map(([labels]) => labels), [[text("accuracy"), colour("--pico-primary"), curve.map(([, accuracy]) => accuracy)]], { unit: (value) => percent(value, 0), x: text("labels") });
@@ -94,43 +96,78 @@ function show(status) {
   draw("losses", losses.map(([step]) => step), [[text("loss"), colour("--pico-primary"), losses.map(([, loss]) => loss)]], { unit: (value) => value.toPrecision(3), x: text("step") });
 }
 
+function showFailed(failed) {
+  element("failed").hidden = !failed.length;
+  element("failed-list").replaceChildren(...failed.map((one) => make("li", {}, `${one.item_id}: ${sentence(one.reason)}`)));
+}
+
+async function take(status) {
+  show(status);
+  const key = `${status.serving}|${status.pointer}|${status.runs_seen}|${(status.curve ?? []).length}`;
+  if (key === last) return;
+  last = key;
+  showVersions((await call("GET", `/projects/${page.slug}/versions`)).versions);
+}
+
 async function look() {
   try {
-    const status = await call("GET", `/projects/${page.slug}/status`);
-    show(status);
-    const key = `${status.serving}|${status.pointer}|${status.runs_seen}`;
-    if (key !== last) {
-      last = key;
-      showVersions((await call("GET", `/projects/${page.slug}/versions`)).versions);
-    }
+    await take(await call("GET", `/projects/${page.slug}/status`));
   } catch (error) {
+    last = "";
     element("trouble").hidden = false;
     set("trouble-text", error.message);
   }
-  setTimeout(look, document.hidden ? 5 * POLL_MS : POLL_MS);
+}
+
+// The status comes as server-sent events; while there is no stream (between two, or all are taken) the page asks.
+let stream = null;
+function listen() {
+  stream = new EventSource(`/api/v1/projects/${page.slug}/events?after=-1`);
+  stream.addEventListener("status", (event) => take(JSON.parse(event.data)).catch(() => (last = "")));
+}
+
+async function follow() {
+  if (document.hidden) {
+    stream?.close();
+    stream = null;
+  } else if (!stream || stream.readyState === EventSource.CLOSED) {
+    listen();
+  }
+  if (!document.hidden && stream.readyState !== EventSource.OPEN) await look();
+  setTimeout(follow, document.hidden ? HIDDEN_LOOK_MS : LOOK_MS);
 }
 
 async function act(path, body) {
   try {
     const reply = await call("POST", `/projects/${page.slug}/${path}`, body ?? {});
-    announce(reply.reason ?? text("done"));
-    set("said", reply.reason ?? text("done"));
+    announce(sentence(reply.reason) || text("done"));
+    set("said", sentence(reply.reason) || text("done"));
   } catch (error) {
     announce(error.message);
     set("said", error.message);
   }
   last = "";
+  look();
 }
 
 element("train-now")?.addEventListener("click", () => act("train"));
 element("rollback")?.addEventListener("click", () => act("rollback"));
+element("resend")?.addEventListener("click", () => act("resend"));
 element("run-cancel")?.addEventListener("click", (event) => act("cancel", { run: Number(event.target.dataset.run) }));
 element("versions").addEventListener("click", (event) => {
   const version = event.target.dataset?.promote;
   if (version) act("promote", { version });
 });
-addEventListener("resize", () => {
+const redraw = () => {
   charts.forEach(({ plot }) => plot.destroy());
   charts.clear();
+  look();
+};
+let resized = 0;
+addEventListener("resize", () => {
+  clearTimeout(resized);
+  resized = setTimeout(redraw, 150);
 });
-look();
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
+addEventListener("pagehide", () => stream?.close());
+look().then(follow);

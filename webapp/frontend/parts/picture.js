@@ -10,6 +10,7 @@ export class Picture {
     this.image.alt = alt;
     this.image.draggable = false;
     this.image.addEventListener("load", () => this.fit());
+    this.image.addEventListener("error", () => holder.classList.add("broken"));
     this.image.src = url;
     holder.replaceChildren(this.image);
     holder.onwheel = (event) => {
@@ -20,6 +21,7 @@ export class Picture {
       holder.setPointerCapture(event.pointerId);
       holder.onpointermove = (move) => this.move(move.movementX, move.movementY);
     };
+    holder.ondblclick = () => this.fit();
     holder.onpointerup = holder.onpointercancel = () => {
       holder.onpointermove = null;
     };
