@@ -1,4 +1,4 @@
-"""The one train_rpc process: service and sweep over one memory.
+"""The one train_rpc process: service, sweep and collector over one memory.
 
 Owns their assembly. Must never train. Called by `scripts.start_train --rpc`.
 """
@@ -16,6 +16,7 @@ from labelloop.settings import Settings
 from labelloop.tls import Identity
 from labelloop.wire import Server
 from roles.celery_app import make_app, send
+from roles.train.collector import Collector
 from roles.train.hinter import Hinter
 from roles.train.service import TrainService
 from roles.train.sweep import Sweep
@@ -31,16 +32,19 @@ def run_train_rpc(config: RoleConfig, settings: Settings, ending: threading.Even
     hinter = Hinter(functools.partial(send, app), config.master_host)
     tasks = Tasks(root, settings.train)
     sweep = Sweep(root, tasks, hinter, settings)
+    collector = Collector(tasks, settings)
     service = TrainService(tasks, hinter, sweep.wake)
     identity = Identity(Path(config.certificate_file), Path(config.key_file), Path(config.ca_file))
     server = Server("train", service.handlers(), identity, settings.wire, config.rpc_host, config.rpc_port)
     server.listen()
     hinter.start()
     sweep.start()
+    collector.start()
     server.start()
     logger.info("train_rpc answers at %s:%d", *server.address)
     ending.wait()
     server.close()
     sweep.close()
+    collector.close()
     hinter.close()
     app.close()

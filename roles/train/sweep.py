@@ -1,6 +1,6 @@
 """The train master's sweep: each cycle starts from what is and does what is missing.
 
-Owns the one thread that follows all tasks: new log rows, batches to hint again, runs to start, take over or fail, rubbish.
+Owns the one thread that follows all tasks: new log rows, batches to hint again, runs to start, take over or fail.
 Must never train, nor answer a call. Started by the train_rpc process, exactly once; `wake` makes the next cycle come at once.
 """
 
@@ -11,7 +11,6 @@ import threading
 import time
 from collections.abc import Callable
 
-from datastore_layout.collect import collect_garbage
 from datastore_layout.models import current
 from datastore_layout.root import Root
 from datastore_layout.runs import Attempt, cancel_reason, finish, latest_attempt, read_finish
@@ -30,7 +29,6 @@ logger = logging.getLogger(__name__)
 
 IDLE_LOOK_S = 1.0
 FIND_S = 2.0
-COLLECT_S = 300.0
 LONGEST_PAUSE_S = 60.0
 BUSY_S = 2.0
 
@@ -48,7 +46,7 @@ class Sweep:
         self._clock = clock
         self._wake = threading.Event()
         self._is_ending = False
-        self._found_s = self._collected_s = float("-inf")
+        self._found_s = float("-inf")
         self._trouble: dict[str, str] = {}
         self._thread = threading.Thread(target=self._work, name="sweep", daemon=True)
 
@@ -131,9 +129,6 @@ class Sweep:
         self._decide(followed, now_s)
         is_busy = bool(state.waiting or state.live) or now_s < followed.busy_until_s
         followed.next_look_s = now_s if is_busy else now_s + IDLE_LOOK_S
-        if now_s - followed.collected_s >= COLLECT_S and not is_busy:
-            followed.collected_s = now_s
-            collect_garbage(state.folder, self._settings.train.keep_versions, self._settings.inference.keep_jobs_s, time.time())
 
     def _follow_run(self, state: TaskState, watch: RunWatch, now_s: float) -> None:
         settings, folder = self._settings.train, state.folder

@@ -32,7 +32,6 @@ class Followed:
         self.views = Views(state.folder)
         self.is_awake = True
         self.next_look_s = self.found_s = self.busy_until_s = float("-inf")
-        self.collected_s = time.monotonic()
         self.decision: Decision | None = None
         self._run_view: RunView | None = None
         self._viewed_s = float("-inf")
