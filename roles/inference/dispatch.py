@@ -35,6 +35,7 @@ logger = logging.getLogger(__name__)
 
 SEAT_S = 0.1
 TICK_S = 0.1
+IDLE_S = 0.5
 
 
 class NoticePipe:
@@ -114,7 +115,7 @@ class Dispatcher:
         while not self._is_stopping.is_set():
             if not self._is_ruling.wait(SEAT_S):
                 continue
-            for name in self._notices.read(TICK_S):
+            for name in self._notices.read(IDLE_S):
                 self._inbox.put(name)
 
     def _run(self) -> None:
@@ -150,7 +151,7 @@ class Dispatcher:
     def _take_in(self) -> None:
         """Wait for one event, then take in all that lie there."""
         try:
-            self._handle(self._inbox.get(timeout=TICK_S))
+            self._handle(self._inbox.get(timeout=TICK_S if self._turns.jobs else IDLE_S))
             while True:
                 self._handle(self._inbox.get_nowait())
         except queue.Empty:

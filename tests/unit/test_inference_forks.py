@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -51,7 +51,7 @@ def is_alive(pid: int) -> bool:
 
 
 @pytest.fixture
-def family(tmp_path: Path) -> subprocess.Popen[bytes]:
+def family(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
     process = subprocess.Popen([sys.executable, "-c", FAMILY, str(tmp_path)], cwd=CHECKOUT)
     yield process
     process.kill()
