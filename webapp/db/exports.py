@@ -1,4 +1,5 @@
-"""Items with their labels, page by page, for export: plain tuples, no object an item, short transactions.
+"""Items with their labels, page by page, for export: plain driver tuples, short transactions, the next page read while one is
+written.
 
 Called by `webapp.transfer.export`.
 """
@@ -8,41 +9,43 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import sqlalchemy as sa
-
-from webapp.db import tables as t
 from webapp.db.engine import Database
 
 PAGE = 5000
-COLUMNS = ("id", "name", "link", "content", "revision", "labels", "annotator", "seconds", "draft", "draft_version", "labelled_at")
+COLUMNS = ("id", "name", "link", "content", "revision", "labels", "user", "seconds", "draft", "draft_version", "labelled_at")
+_QUERY = (
+    "SELECT i.position, i.item_id, i.name, i.link, i.content, i.revision, "
+    "a.labels, a.user_id, a.seconds, a.draft, a.draft_version, "
+    "a.created_at FROM items i LEFT JOIN annotations a ON a.id = i.annotation_id "
+    "WHERE i.project_id = {p} AND i.state = {p} AND i.position > {p} ORDER BY i.position LIMIT {p}"
+)
 
 
-def labelled_pages(database: Database, project_id: int, states: tuple[int, ...]) -> Iterator[list[Any]]:
-    """Yield pages of rows in the order of `COLUMNS`: items in each of `states`, by position; each page is read in one go."""
-    joined = t.items.outerjoin(t.annotations, t.annotations.c.id == t.items.c.annotation_id)
-    query = (
-        sa.select(
-            t.items.c.position,
-            *(t.items.c[n] for n in ("item_id", "name", "link", "content", "revision")),
-            t.annotations.c.labels,
-            t.users.c.name,
-            *(t.annotations.c[n] for n in ("seconds", "draft", "draft_version", "created_at")),
-        )
-        .select_from(joined.outerjoin(t.users, t.users.c.id == t.annotations.c.user_id))
-        .where(
-            t.items.c.project_id == project_id,
-            t.items.c.state == sa.bindparam("state"),
-            t.items.c.position > sa.bindparam("after"),
-        )
-        .order_by(t.items.c.position)
-        .limit(PAGE)
-    )
+def labelled_pages(database: Database, project_id: int, states: tuple[int, ...]) -> Iterator[list[tuple[Any, ...]]]:
+    """Yield pages of rows: position, then `COLUMNS`; items in each of `states`, by position. Each page is read in one go."""
+    query = _QUERY.format(p="?" if database.is_sqlite else "%s")
     for state in states:
         after = -1
         while True:
-            with database.read() as tx:
-                rows = tx.execute(query, {"state": state, "after": after}).all()
+            rows = _fetch(database, query, (project_id, state, after, PAGE))
             if not rows:
                 break
             after = rows[-1][0]
-            yield [row[1:] for row in rows]
+            yield rows
+
+
+def _fetch(database: Database, query: str, given: tuple[Any, ...]) -> list[tuple[Any, ...]]:
+    with database.read() as tx:
+        cursor: Any = tx.connection.cursor()
+        try:
+            cursor.execute(query, given)
+            rows: list[tuple[Any, ...]] = cursor.fetchall()
+        finally:
+            cursor.close()
+    return rows
+
+
+def names_of_users(database: Database) -> dict[int, str]:
+    """Return the name of every account by its number."""
+    with database.read() as tx:
+        return {row[0]: row[1] for row in tx.exec_driver_sql("SELECT id, name FROM users")}

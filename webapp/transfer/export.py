@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import csv
 import datetime
+import functools
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import msgspec
 
 from labelloop.errors import InvalidInputError
 from webapp.db.engine import Database
-from webapp.db.exports import labelled_pages
+from webapp.db.exports import labelled_pages, names_of_users
 from webapp.db.items import LABELLED, OPEN
 from webapp.db.projects import Project
 
@@ -33,18 +34,18 @@ def export(database: Database, project: Project, form: str, which: str) -> Itera
     if which not in ("labelled", "all"):
         raise InvalidInputError(f"which {which!r}: use labelled or all")
     states = (LABELLED, OPEN) if which == "all" else (LABELLED,)
-    pages = labelled_pages(database, project.id, states)
-    return _csv(pages) if form == "csv" else _jsonl(pages, project.category)
+    pages, names = labelled_pages(database, project.id, states), names_of_users(database)
+    return _csv(pages, names) if form == "csv" else _jsonl(pages, names, project.category)
 
 
-def _csv(pages: Iterator[list[Any]]) -> Iterator[bytes]:
+def _csv(pages: Iterator[list[Any]], names: Mapping[int, str]) -> Iterator[bytes]:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(CSV_COLUMNS)
     for page in pages:
         writer.writerows(
-            (item_id, _joined(labels), annotator, _time(at), revision, seconds, _joined(draft), version, name, link, content)
-            for item_id, name, link, content, revision, labels, annotator, seconds, draft, version, at in page
+            (item_id, _joined(labels), names.get(user), _time(at), revision, seconds, _joined(draft), version, name, link, content)
+            for _, item_id, name, link, content, revision, labels, user, seconds, draft, version, at in page
         )
         yield text.getvalue().encode()
         text.seek(0)
@@ -52,37 +53,69 @@ def _csv(pages: Iterator[list[Any]]) -> Iterator[bytes]:
     yield text.getvalue().encode()
 
 
-def _jsonl(pages: Iterator[list[Any]], category: str) -> Iterator[bytes]:
-    encoder, raw = msgspec.json.Encoder(), msgspec.Raw
-    key = "row" if category == "tables" else "text"
+class Line(msgspec.Struct, omit_defaults=True):
+    """One line of a JSONL export."""
+
+    id: str
+    labels: msgspec.Raw
+    annotator: str | None
+    labelled_at: str | None
+    revision: int
+    seconds: float | None
+    draft: msgspec.Raw | None
+    draft_version: str | None
+    name: str | None
+    link: str | msgspec.UnsetType = msgspec.UNSET
+    text: str | msgspec.UnsetType = msgspec.UNSET
+    row: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+
+
+_NO_LABELS = msgspec.Raw(b"[]")
+
+
+def _jsonl(pages: Iterator[list[Any]], names: Mapping[int, str], category: str) -> Iterator[bytes]:
+    encoder, is_table, unset = msgspec.json.Encoder(), category == "tables", msgspec.UNSET
     for page in pages:
-        lines = []
-        for item_id, name, link, content, revision, labels, annotator, seconds, draft, version, at in page:
-            row = {
-                "id": item_id,
-                "labels": raw(labels.encode()) if labels is not None else [],
-                "annotator": annotator,
-                "labelled_at": _time(at),
-                "revision": revision,
-                "seconds": seconds,
-                "draft": raw(draft.encode()) if draft is not None else None,
-                "draft_version": version,
-                "name": name,
-            }
-            if link is not None:
-                row["link"] = link
-            else:
-                row[key] = raw(content.encode()) if category == "tables" else content
-            lines.append(row)
-        yield encoder.encode_lines(lines)
+        yield encoder.encode_lines(
+            Line(
+                item_id,
+                _raw(labels) if labels is not None else _NO_LABELS,
+                names.get(user),
+                _time(at),
+                revision,
+                seconds,
+                _raw(draft) if draft is not None else None,
+                version,
+                name,
+                unset if link is None else link,
+                unset if is_table or link is not None else content,
+                msgspec.Raw(content.encode()) if is_table and link is None else unset,
+            )
+            for _, item_id, name, link, content, revision, labels, user, seconds, draft, version, at in page
+        )
 
 
-_joiner = msgspec.json.Decoder(list[str])
+@functools.lru_cache(4096)
+def _raw(labels: str) -> msgspec.Raw:
+    return msgspec.Raw(labels.encode())
+
+
+@functools.lru_cache(4096)
+def _decoded(labels: str) -> str:
+    return "|".join(msgspec.json.decode(labels, type=list[str]))
 
 
 def _joined(labels: str | None) -> str | None:
-    return None if labels is None else "|".join(_joiner.decode(labels))
+    return None if labels is None else _decoded(labels)
+
+
+@functools.lru_cache(256)
+def _second(at_s: int) -> str:
+    return datetime.datetime.fromtimestamp(at_s, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def _time(at: float | None) -> str | None:
-    return None if at is None else datetime.datetime.fromtimestamp(at, datetime.UTC).isoformat(timespec="milliseconds")
+    if at is None:
+        return None
+    whole = int(at)
+    return f"{_second(whole)}.{int((at - whole) * 1000):03d}Z"

@@ -14,6 +14,7 @@ def common_texts() -> dict[str, str]:
         "offline": _("The app does not answer; your answers wait in this browser and go out as soon as it does."),
         "failed": _("The app answers {status}."),
         "done": _("Done."),
+        "log_in_again": _("You are logged out; log in again, nothing is lost."),
     }
 
 
@@ -27,6 +28,7 @@ def label_texts() -> dict[str, str]:
         "draft": _("Draft:"),
         "draft_is": _("Draft: {label}, {sure}"),
         "no_draft": _("No draft yet."),
+        "confidence": _("Confidence"),
         "none": _("none"),
         "item": _("Item"),
         "choose_first": _("Choose a label first."),
@@ -44,6 +46,7 @@ def project_texts() -> dict[str, str]:
         "loss_is": _("loss {loss}"),
         "serving": _("serving"),
         "promote": _("Serve this"),
+        "promote_this": _("Serve {version}"),
         "none_yet": _("none yet"),
         "accuracy": _("accuracy"),
         "labels": _("labels"),

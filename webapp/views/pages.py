@@ -25,7 +25,7 @@ from webapp.accounts import service as accounts
 from webapp.db import tallies
 from webapp.projects import service as projects
 from webapp.rooms import rooms
-from webapp.views import page_texts
+from webapp.views import page_texts, sentences
 from webapp.views.languages import LOCALES, current_locale
 
 P = ParamSpec("P")
@@ -69,7 +69,9 @@ def category_names() -> dict[str, str]:
 
 
 def _page_data(texts: dict[str, str], **more: Any) -> dict[str, Any]:
-    return {"csrf": guard.csrf_token(), "locale": current_locale(), "texts": texts, **more}
+    locale, name = current_locale(), guard.asking_user().name
+    known = {"csrf": guard.csrf_token(), "locale": locale, "user": name, "texts": texts, "sentences": sentences.patterns(locale)}
+    return known | more
 
 
 def _next_address() -> str:
@@ -100,7 +102,7 @@ def login() -> Page:
         try:
             user = accounts.sign_up(database, name, password, None) if is_first else accounts.log_in(database, name, password)
         except LabelloopError as exc:
-            error = str(exc)
+            error = sentences.translate(str(exc))
         else:
             guard.begin_session(user)
             return flask.redirect(_next_address())
@@ -138,11 +140,14 @@ def account() -> Page:
             token = accounts.make_token(database, user, form.get("label", ""))[1]
         elif form.get("action") == "person":
             accounts.sign_up(database, form.get("name", "").strip(), form.get("password", ""), user)
+        elif form.get("action") == "revoke":
+            accounts.drop_token(database, user, int(_number(form, "token", 0)))
     except LabelloopError as exc:
-        error = str(exc)
+        error = sentences.translate(str(exc))
     people = accounts.list_people(database) if user.is_admin else ()
     shown = [{"name": person.name, "role": _("admin") if person.is_admin else ""} for person in people]
-    return flask.render_template("account.html", token=token, error=error, people=shown)
+    tokens = accounts.list_tokens(database, user)
+    return flask.render_template("account.html", token=token, error=error, people=shown, tokens=tokens)
 
 
 # ---------------------------------------------------------------- projects
@@ -173,7 +178,7 @@ def new_project() -> Page:
         try:
             project = projects.create_project(rooms().database, guard.asking_user(), _project_values(form))
         except LabelloopError as exc:
-            error = str(exc)
+            error = sentences.translate(str(exc))
         else:
             return flask.redirect(flask.url_for("pages.data", slug=project.slug))
     shown = {"categories": category_names(), "algorithms": ALGORITHMS, "strategies": projects.STRATEGIES}
@@ -247,4 +252,5 @@ def error_page(status: int, sentence: str) -> Page:
     if status == 401:
         return flask.redirect(flask.url_for("pages.login", next=flask.request.full_path))
     titles = {404: _("Not found"), 403: _("Not allowed"), 429: _("Too many requests")}
-    return flask.render_template("error.html", title=titles.get(status, _("Something went wrong")), sentence=sentence)
+    title = titles.get(status, _("Something went wrong"))
+    return flask.render_template("error.html", title=title, sentence=sentences.translate(sentence))

@@ -31,7 +31,7 @@ function showImport(job) {
     make("progress", { max: 1, value: job.state === "done" ? 1 : job.share ?? 0, "aria-label": job.name }),
     make("p", { class: "muted" }, text("rows_are", { ok: job.rows_ok, failed: job.rows_failed })),
     job.reason ? make("p", { class: "error-text" }, sentence(job.reason)) : null,
-    job.errors?.length ? make("details", {}, make("summary", {}, text("failed_rows")), make("ul", {}, ...job.errors.map((error) => make("li", {}, `${error.line}: ${sentence(error.reason)}`)))) : null,
+    job.errors?.length ? make("details", {}, make("summary", {}, text("failed_rows")), make("ul", {}, ...job.errors.map((error) => make("li", {}, `${error.name || error.line}: ${sentence(error.reason)}`)))) : null,
   );
   const key = JSON.stringify(job);
   const before = element(`import-${job.id}`);

@@ -26,9 +26,9 @@ function draw(id, xs, series, { unit = (value) => value, x = "" } = {}) {
   const plot = new uPlot(
     {
       width: box.clientWidth - 20,
-      height: 210,
+      height: 190,
       scales: { x: { time: false } },
-      axes: [{ ...axis, label: x, labelSize: 18 }, { ...axis, values: (_, ticks) => ticks.map(unit), size: 56 }],
+      axes: [axis, { ...axis, values: (_, ticks) => ticks.map(unit), size: 56 }],
       series: [{ label: x }, ...series.map(([label, stroke, , more]) => ({ label, stroke, width: 2, points: { show: xs.length < 40 }, value: (_, value) => (value == null ? "–" : unit(value)), ...more }))],
     },
     data,

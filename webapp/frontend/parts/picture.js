@@ -49,6 +49,6 @@ export class Picture {
   }
 
   draw() {
-    this.image.style.transform = `translate(${this.x}px, ${this.y}px) scale(${this.scale})`;
+    this.image.style.transform = `translate(-50%, -50%) translate(${this.x}px, ${this.y}px) scale(${this.scale})`;
   }
 }
