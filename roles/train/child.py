@@ -43,25 +43,32 @@ def die_with(parent: int) -> None:
         os._exit(0)
 
 
-def warm(algorithms: list[str]) -> None:
-    """Import what a training needs, in a thread of low priority; Linux keeps priorities by thread, so forks run at full speed."""
+def warm(names: list[str]) -> list[str]:
+    """Import what trainings by `names` need, in a thread of low priority, and return the algorithms that are warm then.
+
+    Linux keeps priorities by thread, so the forks of the main thread run at full speed.
+    """
+    found: list[str] = []
 
     def work() -> None:
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), BACKGROUND_NICE)
-        load(algorithms)
+        found.extend(load(names))
 
     thread = threading.Thread(target=work, name="warm")
     thread.start()
     thread.join()
+    return found
 
 
-def load(algorithms: list[str]) -> None:
-    """Import what a training of each of `algorithms` needs."""
+def load(names: list[str]) -> list[str]:
+    """Import what trainings by `names` need; return the algorithms."""
     from roles.train import warming
 
+    algorithms = warming.expand(names)
     warming.warm(algorithms)
     gc.collect()
     gc.freeze()  # what is in memory now stays shared with the forks
+    return algorithms
 
 
 class Spare:
@@ -96,8 +103,7 @@ class Spare:
 
     def _fork(self, order: Order) -> None:
         if order.algorithm not in self._algorithms:  # its first order waits for the import, all later ones find it done
-            self._algorithms.append(order.algorithm)
-            load([order.algorithm])
+            self._algorithms += load([order.algorithm])
         me = os.getpid()
         pid = os.fork()
         if pid == 0:
@@ -156,8 +162,7 @@ def main(arguments: list[str]) -> int:
     settings = read_settings(None)
     set_up_logs(msgspec.structs.replace(settings.log, level=config.log_level))
     set_process_context(node=config.node, role="train")
-    algorithms = [name for name in arguments[2].split(",") if name]
-    warm(algorithms)
+    algorithms = warm([name for name in arguments[2].split(",") if name])
     Spare(config, settings, reports, algorithms).run()
     return 0
 

@@ -10,6 +10,8 @@ import enum
 
 import msgspec
 
+LONGEST_PAUSES = 5  # of `requeue_after_s` between two hints of one attempt
+
 
 class Step(enum.Enum):
     """What the train master does about a run."""
@@ -60,6 +62,7 @@ class RunWatch:
         self.claimed_s: float | None = None
         self.hinted = 1 if is_hinted else 0
         self._hinted_s = now_s if is_hinted else float("-inf")
+        self._pauses = 1
         self._lease = -1
         self._lease_s = now_s
 
@@ -71,7 +74,9 @@ class RunWatch:
             self.attempt, self._lease, self._lease_s = attempt, lease, now_s
 
     def note_hint(self, now_s: float) -> None:
-        """Remember that the next attempt was hinted."""
+        """Remember that the next attempt was hinted; each time again the pause that follows is longer."""
+        is_again = self.hinted == self.attempt + 1
+        self._pauses = min(2 * self._pauses, LONGEST_PAUSES) if is_again else 1
         self.hinted, self._hinted_s = self.attempt + 1, now_s
 
     def look(self, now_s: float, cancel: str | None, attempts: int, lease_s: float, requeue_after_s: float) -> RunLook:
@@ -84,5 +89,5 @@ class RunWatch:
             cancel=cancel,
             attempts=attempts,
             lease_s=lease_s,
-            requeue_after_s=requeue_after_s,
+            requeue_after_s=self._pauses * requeue_after_s,
         )

@@ -65,7 +65,7 @@ class Runner:
         environment: Mapping[str, str],
         settings: TrainSettings,
         slots: int = 1,
-        algorithms: tuple[str, ...] = ("logistic-regression",),
+        algorithms: tuple[str, ...] = ("default",),
     ) -> None:
         self._root = root
         self._config_file = config_file

@@ -10,13 +10,22 @@ import logging
 import numpy as np
 
 from labelloop.errors import LabelloopError
-from learning.algorithms import find_algorithm
+from labelloop.messages import CATEGORIES
+from learning.algorithms import default_algorithm, find_algorithm
 from roles.train.attempt import library_versions
 
 logger = logging.getLogger(__name__)
 
 _ROWS, _COLUMNS, _CLASSES = 24, 8, 3
-_TRAINED = ("logistic-regression",)  # trains without starting a thread, which a fork would lose
+_TRAINED = ("logistic-regression", "svm")  # they train without starting a thread, which a fork would lose
+DEFAULT = "default"
+_ENCODERS = ("raw-pixels-8g", "efficientnet-lite0")
+
+
+def expand(names: list[str]) -> list[str]:
+    """Return `names` with 'default' replaced by the algorithms that tasks get which name none."""
+    defaults = [default_algorithm(category, encoder, False) for category in CATEGORIES for encoder in _ENCODERS]
+    return list(dict.fromkeys(name for one in names for name in (defaults if one == DEFAULT else [one])))
 
 
 def warm(algorithms: list[str]) -> None:

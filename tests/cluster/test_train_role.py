@@ -18,6 +18,7 @@ from datastore_layout.root import TaskFolder
 from datastore_layout.runs import latest_attempt, list_runs, newest_checkpoint, read_finish, read_run_metrics
 from labelloop.errors import ConflictError, RetryableError
 from labelloop.messages import CancelRequest, ProgressRequest, PromoteRequest, RunView, TaskRequest, TrainRequest
+from learning.algorithms import default_algorithm
 from tests.support_train import TrainNode, digit_files, running_node, until
 
 pytestmark = pytest.mark.slow
@@ -82,6 +83,7 @@ def test_labels_become_a_served_version_and_a_person_may_go_back_and_forth(node:
     assert first.metrics["held_out"] >= 1
     assert node.progress("loop").serving == first.version
     manifest = read_manifest(folder, first.version)
+    default = default_algorithm("image-classification", "raw-pixels-8g", False)
     assert (manifest.algorithm, manifest.encoder, manifest.run, manifest.n_labels) == (
         "logistic-regression",
         "raw-pixels-8g",

@@ -47,3 +47,16 @@ def test_a_lease_counter_that_stands_still_ages_by_the_observers_clock() -> None
     assert watch.claimed_s == 101.0
     watch.see(2, 1, 110.0)
     assert watch.look(110.0, None, 5, 3.0, 3.0).lease_age_s == 0.0
+
+
+def test_hints_of_one_attempt_come_ever_more_rarely_and_a_new_attempt_begins_anew() -> None:
+    watch, hinted = RunWatch(7, now_s=0.0, is_hinted=False), []
+    for now in range(60):
+        step, _ = next_step(watch.look(float(now), None, 5, 3.0, 3.0))
+        if step is Step.HINT:
+            watch.note_hint(float(now))
+            hinted.append(now)
+    assert hinted == [0, 3, 9, 21, 36, 51]
+    watch.see(1, 0, 60.0)
+    watch.note_hint(60.0)
+    assert watch.look(60.0, None, 5, 3.0, 3.0).requeue_after_s == 3.0

@@ -28,6 +28,7 @@ from labelloop.messages import (
 )
 from labelloop.settings import Settings, TrainSettings
 from labelloop.tls import ANONYMOUS
+from learning.algorithms import default_algorithm
 from learning.held_out import is_held_out
 from roles.train.hinter import Hinter
 from roles.train.service import TrainService
@@ -35,6 +36,8 @@ from roles.train.sweep import Sweep
 from roles.train.task_state import TaskView
 from roles.train.tasks import Tasks
 
+ENCODER = "raw-pixels-8g"
+DEFAULT = default_algorithm("image-classification", ENCODER, False)
 SETTINGS = Settings(train=TrainSettings(first_labels=10, comparer_labels=5, attempts=2))
 
 
@@ -88,7 +91,7 @@ def folder(tmp_path: Path) -> TaskFolder:
     found = task_folder(create_root(tmp_path / "store", "c1"), "digits")
     extra = TaskExtraInfo(labels=("0", "1", "2"), target=0.9)
     save_spec(found, TaskSpec(task="digits", category="image-classification", extra=extra))
-    decide_once(found, "encoder", "raw-pixels-8g")
+    decide_once(found, "encoder", ENCODER)
     return found
 
 
@@ -119,7 +122,7 @@ def test_the_threshold_starts_exactly_one_run_over_the_frozen_labels(master: Mas
     assert [master.cycle(0.1).next_training for _ in range(3)] == ["training now: run 1"] * 3
     assert list_runs(folder) == (1,)
     run, frozen = read_run(folder, 1), read_training_set(folder, 1)
-    assert (run.algorithm, run.encoder, run.n_labels, run.start_version) == ("logistic-regression", "raw-pixels-8g", 12, "")
+    assert (run.algorithm, run.encoder, run.n_labels, run.start_version) == (DEFAULT, ENCODER, 12, "")
     assert frozen is not None
     assert [row.item_id for row in frozen.rows] == [f"i{n}" for n in range(12)]
 
