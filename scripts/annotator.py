@@ -13,20 +13,22 @@ import os
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from datastore_layout.labels import LabelLog
+from datastore_layout.models import read_manifest, verified_model_dir
 from datastore_layout.root import TaskFolder, open_root, task_folder
 from datastore_layout.shards import ShardSet
 from datastore_layout.tasks import read_spec
 from labelloop.errors import DeadlineError
-from labelloop.ids import parse_task
+from labelloop.ids import VersionId, parse_task
 from labelloop.messages import Item
 from labelloop.settings import IntakeSettings, TrainSettings
+from learning.algorithms import find_algorithm
 from scripts.curves import Reference, corrections_per_100, random_curve
 from scripts.samples import Sample, SampleItem, write_upload
 from scripts.web_client import WebClient
@@ -35,7 +37,6 @@ logger = logging.getLogger(__name__)
 
 _LOOK_S = 0.05
 _ROUND_TIMEOUT_S = 180.0
-_PREDICT_ITEMS = 500
 
 
 class Journal:
@@ -192,19 +193,16 @@ class Annotator:
         """Record the accuracy of the published `version` on the fixed fifth that was never imported."""
         if not version or any(entry["version"] == version for entry in self._journal.read("version")):
             return
-        right = [a == b for a, b in self._predictions(version)]
-        self._journal.write(
-            kind="version", version=version, labels=labels, accuracy=sum(right) / len(right), seconds=round(seconds, 3)
-        )
+        accuracy = self._accuracy(version)
+        self._journal.write(kind="version", version=version, labels=labels, accuracy=accuracy, seconds=round(seconds, 3))
 
-    def _predictions(self, version: str) -> Iterator[tuple[str, str]]:
-        test = self._plan.sample.test()
-        for start in range(0, len(test), _PREDICT_ITEMS):
-            part = test[start : start + _PREDICT_ITEMS]
-            body = {"items": [{"id": item.item_id, "link": item.link} for item in part], "version": version}
-            reply = self._app.call("POST", self._path("/predict"), body)
-            for item, found in zip(part, reply["predictions"], strict=True):
-                yield item.label, found["labels"][0] if found["labels"] else ""
+    def _accuracy(self, version: str) -> float:
+        """Return how often the published version, loaded from the datastore as a node loads it, is right on the test fifth."""
+        folder = self._folder()
+        manifest = read_manifest(folder, VersionId(version))
+        model = find_algorithm(manifest.algorithm).load(verified_model_dir(folder, VersionId(version)))
+        chosen = model.predict_proba(self._test_features(folder, manifest.encoder)).argmax(axis=1)
+        return float(np.mean([manifest.labels[n] == item.label for n, item in zip(chosen, self._plan.sample.test(), strict=True)]))
 
     def _report(self, seconds: float) -> dict[str, Any]:
         self._wait(lambda s: not s["outbox"] and not _is_training(s), "the last labels")
@@ -240,7 +238,7 @@ class Annotator:
             row = json.loads(line)
             if row["labels"]:
                 exported[row["id"]] += 1
-        log = LabelLog(task_folder(open_root(self._plan.datastore), parse_task(self._slug)))
+        log = LabelLog(self._folder())
         log.refresh()
         merged = Counter(str(item_id) for item_id in log.merged())
         lost = acknowledged - set(exported) | acknowledged - set(merged)
@@ -252,7 +250,7 @@ class Annotator:
             return []
         models = self._app.call("GET", self._path("/versions"))["versions"]
         algorithm, encoder = models[0]["algorithm"], models[0]["encoder"]
-        folder = task_folder(open_root(self._plan.datastore), parse_task(self._slug))
+        folder = self._folder()
         sample = self._plan.sample
         pool, pool_x = self._pool_features(ShardSet(folder, encoder))
         test, test_x = sample.test(), self._test_features(folder, encoder)
@@ -278,12 +276,21 @@ class Annotator:
         return found, shards.rows([places[item.item_id] for item in found])
 
     def _test_features(self, folder: TaskFolder, encoder: str) -> np.ndarray:
-        """Embed the test fifth as the cluster would, without leaving it in the datastore."""
+        """Embed the test fifth as the cluster would, once, without leaving it in the datastore."""
         from intake.pipeline import Pipeline
 
-        items = [Item(item_id=item.item_id, link=item.link) for item in self._plan.sample.test()]
-        with contextlib.closing(Pipeline(folder, read_spec(folder), encoder, self._plan.intake)) as pipeline:
-            return pipeline.features(items, write_shard=False).features
+        path = self._plan.work_dir / f"test-{encoder}.npy"
+        if not path.exists():
+            items = [Item(item_id=item.item_id, link=item.link) for item in self._plan.sample.test()]
+            with contextlib.closing(Pipeline(folder, read_spec(folder), encoder, self._plan.intake)) as pipeline:
+                found = pipeline.features(items, write_shard=False).features
+            beside = path.with_suffix(".part.npy")
+            np.save(beside, found, allow_pickle=False)
+            beside.rename(path)
+        return np.asarray(np.load(path, allow_pickle=False))
+
+    def _folder(self) -> TaskFolder:
+        return task_folder(open_root(self._plan.datastore), parse_task(self._slug))
 
 
 def _is_decided(status: dict[str, Any], done: int) -> bool:
