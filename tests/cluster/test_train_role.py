@@ -85,7 +85,7 @@ def test_labels_become_a_served_version_and_a_person_may_go_back_and_forth(node:
     manifest = read_manifest(folder, first.version)
     default = default_algorithm("image-classification", "raw-pixels-8g", False)
     assert (manifest.algorithm, manifest.encoder, manifest.run, manifest.n_labels) == (
-        "logistic-regression",
+        default,
         "raw-pixels-8g",
         1,
         30,
