@@ -73,7 +73,7 @@ def _address() -> str:
     return f"address {flask.request.remote_addr}"
 
 
-limiter = Limiter(_asker, headers_enabled=True, in_memory_fallback_enabled=True)
+limiter = Limiter(_asker, in_memory_fallback_enabled=True)
 
 
 def login_limit() -> Any:
@@ -128,8 +128,6 @@ def _token_user() -> User:
 
 
 def _seal(response: Response) -> Response:
-    if response.status_code not in (429, 503):
-        response.headers.pop("Retry-After", None)
     for name, value in _HEADERS.items():
         response.headers.setdefault(name, value)
     if flask.request.path.startswith(API):

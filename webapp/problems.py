@@ -11,6 +11,7 @@ from typing import Any
 
 import flask
 import msgspec
+from flask_limiter import RateLimitExceeded
 from flask_wtf.csrf import CSRFError
 from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response
@@ -77,6 +78,8 @@ def _http(exc: HTTPException, page: PageRenderer | None) -> Any:
     data = getattr(exc, "data", None) or {}
     sentence = _fields(data["messages"]) if isinstance(data, dict) and "messages" in data else str(exc.description)
     response = _answer(_CODES.get(status, "internal"), sentence, status, page)
+    if isinstance(exc, RateLimitExceeded) and exc.limit is not None:
+        response.headers["Retry-After"] = str(exc.limit.limit.get_expiry())
     for name, value in exc.get_headers():
         if name.lower() in ("location", "retry-after", "allow"):
             response.headers[name] = value

@@ -3,7 +3,8 @@
 Owns the keys `labelloop:<project>:*`. The queue is a bounded head of the order and a hint: the database decides who holds what, so
 everything here may be lost at any moment and is rebuilt from the database (`is_built` says whether it must be). The score that is
 written is the score that orders the queue. Each call is O(log n). A claim moves items into `out` with their score and an expiry;
-what expires returns to its place. Called by `webapp.labelling` (claim, settle, give back) and by whoever rebuilds (`swap`).
+what expires returns to its place. While a new order is built, `gone` collects what is labelled meanwhile. Called by
+`webapp.labelling` (claim, settle, give back) and by whoever rebuilds (`swap`).
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from labelloop.settings import Settings
 logger = logging.getLogger(__name__)
 _CHUNK = 2000
 _EXPIRED_AT_ONCE = 200
+_BUILD_S = 300
 
 _CLAIM = """
 local queue, out, scores, built = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
@@ -45,8 +47,14 @@ local score = redis.call('HGET', KEYS[3], ARGV[1]) or ARGV[2]
 redis.call('ZREM', KEYS[2], ARGV[1]); redis.call('HDEL', KEYS[3], ARGV[1])
 if score ~= '' then redis.call('ZADD', KEYS[1], score, ARGV[1]) end
 """
+_SETTLE = """
+redis.call('ZREM', KEYS[1], unpack(ARGV)); redis.call('ZREM', KEYS[2], unpack(ARGV)); redis.call('HDEL', KEYS[3], unpack(ARGV))
+if redis.call('EXISTS', KEYS[5]) == 1 then redis.call('SADD', KEYS[5], unpack(ARGV)) end
+"""
 _SWAP = """
-local queue, out, scores, built, new = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local queue, out, scores, built, gone, new = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
+for _, id in ipairs(redis.call('SMEMBERS', gone)) do redis.call('ZREM', new, id) end
+redis.call('DEL', gone)
 for _, id in ipairs(redis.call('ZRANGE', out, 0, -1)) do
   local score = redis.call('ZSCORE', new, id)
   if score then redis.call('HSET', scores, id, score); redis.call('ZREM', new, id) end
@@ -62,47 +70,41 @@ class RankedQueue:
     def __init__(self, find_url: Callable[[], str]) -> None:
         self._find_url = find_url
         self._lock = threading.Lock()
-        self._url = ""
-        self._client: Any = None
+        self._local = threading.local()
+        self._clients: list[Any] = []
+        scripts = {"claim": _CLAIM, "give_back": _GIVE_BACK, "settle": _SETTLE, "swap": _SWAP}
+        self._scripts = {name: redis.commands.core.Script(redis.Redis(), text) for name, text in scripts.items()}
 
     @property
     def _redis(self) -> Any:
-        """The client of the server's address of the moment: the embedded server may come back on another port."""
+        """This thread's own connection to the server's address of the moment: the embedded server may come back on another port."""
         url = self._find_url()
-        with self._lock:
-            if url != self._url:
-                if self._client is not None:
-                    self._client.close()
-                self._client = redis.Redis.from_url(
-                    url, decode_responses=True, socket_timeout=5.0, socket_connect_timeout=1.0, max_connections=256
-                )
-                self._url = url
-                self._claim = self._client.register_script(_CLAIM)
-                self._give_back = self._client.register_script(_GIVE_BACK)
-                self._swap = self._client.register_script(_SWAP)
-            return self._client
+        if getattr(self._local, "url", None) != url:
+            client = redis.Redis.from_url(
+                url, decode_responses=True, socket_timeout=5.0, socket_connect_timeout=1.0, single_connection_client=True
+            )
+            with self._lock:
+                self._clients.append(client)
+            self._local.client, self._local.url = client, url
+        return self._local.client
+
+    def _run(self, script: str, keys: Sequence[str], *args: object) -> Any:
+        with _renamed():
+            return self._scripts[script](keys=keys, args=args, client=self._redis)
 
     def claim(self, project: int, n: int, now: float, expires_at: float) -> list[str] | None:
         """Take up to `n` items off the head until `expires_at`; None = the queue was never built or is lost."""
-        with _renamed():
-            client = self._redis
-            answer = self._claim(keys=_keys(project), args=[now, expires_at, n, _EXPIRED_AT_ONCE], client=client)
+        answer = self._run("claim", _keys(project), now, expires_at, n, _EXPIRED_AT_ONCE)
         return [str(item) for item in answer[1:]] if int(answer[0]) else None
 
     def settle(self, project: int, item_ids: Sequence[str]) -> None:
         """Forget items that are labelled, wherever they stand."""
-        if not item_ids:
-            return
-        queue, out, scores, _ = _keys(project)
-        with _renamed(), self._redis.pipeline(transaction=False) as pipe:
-            pipe.zrem(queue, *item_ids)
-            pipe.zrem(out, *item_ids)
-            pipe.hdel(scores, *item_ids)
-            pipe.execute()
+        if item_ids:
+            self._run("settle", _keys(project), *item_ids)
 
     def hold(self, project: int, item_id: str, expires_at: float, score: float) -> None:
         """Note that an item is out until `expires_at`, to come back with `score` (an undo, a lease taken past the queue)."""
-        queue, out, scores, _ = _keys(project)
+        queue, out, scores, _, _ = _keys(project)
         with _renamed(), self._redis.pipeline(transaction=True) as pipe:
             pipe.zrem(queue, item_id)
             pipe.zadd(out, {item_id: expires_at})
@@ -111,9 +113,15 @@ class RankedQueue:
 
     def give_back(self, project: int, item_id: str, score: float | None = None) -> None:
         """Return an item to its place before its lease ends; `score` is used where the queue knows none."""
-        with _renamed():
-            client = self._redis
-            self._give_back(keys=_keys(project), args=[item_id, "" if score is None else score], client=client)
+        self._run("give_back", _keys(project), item_id, "" if score is None else score)
+
+    def begin_build(self, project: int) -> None:
+        """Collect from now on what is labelled, until the next `swap`; call it before the database is asked what is open."""
+        gone = _keys(project)[4]
+        with _renamed(), self._redis.pipeline(transaction=True) as pipe:
+            pipe.sadd(gone, "")
+            pipe.expire(gone, _BUILD_S)
+            pipe.execute()
 
     def swap(self, project: int, generation: str, order: Iterable[tuple[str, float]]) -> None:
         """Replace the whole order in one step, highest score first; items that are out keep their lease and get their new score."""
@@ -123,7 +131,7 @@ class RankedQueue:
             client.delete(new)
             for chunk in _chunks(order):
                 client.zadd(new, chunk)
-            self._swap(keys=[*_keys(project), new], args=[generation], client=client)
+        self._run("swap", [*_keys(project), new], generation)
 
     def extend(self, project: int, order: Mapping[str, float]) -> None:
         """Put more items into a built queue; one that stands there already keeps its score."""
@@ -174,8 +182,10 @@ class RankedQueue:
     def close(self) -> None:
         """Close the connections."""
         with self._lock:
-            if self._client is not None:
-                self._client.close()
+            for client in self._clients:
+                client.close()
+            self._clients.clear()
+        self._local = threading.local()
 
 
 def url_finder(settings: Settings) -> Callable[[], str]:
@@ -195,7 +205,7 @@ def url_finder(settings: Settings) -> Callable[[], str]:
 
 
 def _keys(project: int) -> list[str]:
-    return [f"labelloop:{project}:{part}" for part in ("queue", "out", "scores", "built")]
+    return [f"labelloop:{project}:{part}" for part in ("queue", "out", "scores", "built", "gone")]
 
 
 def _chunks(order: Iterable[tuple[str, float]]) -> Iterator[dict[str, float]]:

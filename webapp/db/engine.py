@@ -122,5 +122,5 @@ def _prepare_sqlite(connection: Any, _record: Any) -> None:
 
 
 def _begin_sqlite(tx: Tx) -> None:
-    is_write = tx.get_execution_options().get(_IS_WRITE, False)
-    tx.exec_driver_sql("BEGIN IMMEDIATE" if is_write else "BEGIN")
+    if tx.get_execution_options().get(_IS_WRITE, False):
+        tx.exec_driver_sql("BEGIN IMMEDIATE")  # a read needs no transaction: each statement sees one state

@@ -62,7 +62,7 @@ def save_answer(tx: Tx, project: Project, user_id: int, answer: Answer, now: flo
     held = revisions.hold_item(tx, project.id, answer.item_id)
     if held is None:
         raise NotFoundError(f"project {project.slug!r} has no item {answer.item_id!r}: import it first")
-    earlier = _earlier(tx, project, answer)
+    earlier = _earlier(tx, project, answer, held)
     if earlier is not None:
         _check_repeat(earlier, held, labels, user_id)
         return _saved(held.item_id, earlier, is_repeat=True)
@@ -86,9 +86,11 @@ def save_undo(tx: Tx, project: Project, user_id: int, item_id: str, is_owner: bo
     return _saved(item_id, revisions.add_annotation(tx, project.id, held, new), is_repeat=False)
 
 
-def _earlier(tx: Tx, project: Project, answer: Answer) -> Annotation | None:
+def _earlier(tx: Tx, project: Project, answer: Answer, held: Held) -> Annotation | None:
+    """Return what was answered before under this key or lease; a lease that is out has no answer yet."""
     by_key = revisions.find_by_key(tx, project.id, answer.key) if answer.key else None
-    return by_key or (revisions.find_by_lease(tx, answer.lease) if answer.lease else None)
+    is_out = not answer.lease or answer.lease == held.lease_id
+    return by_key or (None if is_out else revisions.find_by_lease(tx, answer.lease))
 
 
 def _check_repeat(earlier: Annotation, held: Held, labels: tuple[str, ...], user_id: int) -> None:

@@ -20,6 +20,7 @@ QUEUE_ITEMS = 50_000
 
 def rebuild(database: Database, queue: RankedQueue, project_id: int) -> int:
     """Replace the project's queue by what the database says now; return how many items stand in it."""
+    queue.begin_build(project_id)
     with database.read() as tx:
         ranking = rankings.read_ranking(tx, project_id)
         out = leases.live_leases(tx, project_id, time.time())

@@ -6,8 +6,10 @@ the cluster; works with the queue down or empty, then by position from the datab
 
 from __future__ import annotations
 
+import functools
 import logging
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 
 import msgspec
@@ -49,6 +51,7 @@ class Labelling:
         self._queue = queue
         self._lease_s = lease_s
         self._in_background = in_background
+        self._settled: deque[tuple[int, str]] = deque()
 
     def take_next(self, project: Project, user_id: int, n: int, holding: Sequence[str] | None = None) -> Batch:
         """Lease up to `n` items; with `holding` (what the client has at hand) one's own other live leases come first."""
@@ -114,8 +117,8 @@ class Labelling:
         got = own + leases.take(tx, project, user_id, n - len(own), now, self._lease_s, candidates)
         if len(got) < n:
             more = leases.take(tx, project, user_id, n - len(got), now, self._lease_s)
-            if more:
-                self._in_background(lambda: order.rebuild_if_allowed(self._database, self._queue, project.id))
+            if more and len(candidates) < n:  # the queue's head is used up, the database has more
+                self._rebuild(project.id)
             got += more
         return Batch(tuple(got), "" if got else "no items are left to label: all are labelled or in other annotators' hands")
 
@@ -134,8 +137,11 @@ class Labelling:
             logger.warning("items go out by position: %s", exc)
             return []
         if found is None:
-            self._in_background(lambda: order.rebuild_if_allowed(self._database, self._queue, project.id))
+            self._rebuild(project.id)
         return found or []
+
+    def _rebuild(self, project_id: int) -> None:
+        self._in_background(lambda: order.rebuild_if_allowed(self._database, self._queue, project_id))
 
     def _tell_queue(self, project: Project, claimed: Sequence[str], got: Sequence[Leased], labelled: Sequence[str] = ()) -> None:
         """Let the queue follow what the database decided; a queue that is down is rebuilt later."""
@@ -149,9 +155,21 @@ class Labelling:
             for leased in got:
                 if leased.item_id not in asked:
                     self._queue.hold(project.id, leased.item_id, leased.expires_at, 0.0)
-            self._queue.settle(project.id, labelled)
 
-        self._try(tell)
+        if have != asked:
+            self._try(tell)
+        if labelled:
+            self._settled.extend((project.id, item_id) for item_id in labelled)
+            self._in_background(self._settle)
+
+    def _settle(self) -> None:
+        """Take what was labelled out of the queues, all that came since the last time in one call a project."""
+        gone: dict[int, list[str]] = {}
+        while self._settled:
+            project_id, item_id = self._settled.popleft()
+            gone.setdefault(project_id, []).append(item_id)
+        for project_id, item_ids in gone.items():
+            self._try(functools.partial(self._queue.settle, project_id, item_ids))
 
     def _return_claim(self, project: Project, item_id: str) -> None:
         with self._database.read() as tx:

@@ -1,6 +1,6 @@
 // The labelling page: shows an item with its draft, takes one key to accept and keys to change, never waits for the network.
 import { Hand } from "../parts/hand.js";
-import { installKeys, LABEL_KEYS } from "../parts/keys.js";
+import { installKeys, keysOf } from "../parts/keys.js";
 import { Outbox } from "../parts/outbox.js";
 import { announce, AppError, call, make, page, percent, sentence, text } from "../parts/page.js";
 import { Picture } from "../parts/picture.js";
@@ -223,10 +223,11 @@ const actions = {
   move: (x, y) => state.picture?.move(x, y),
   choose: (at) => choose(page.labels[at]),
 };
-installKeys(actions, page.labels.length, () => help.open);
+const labelKeys = keysOf(page.labels);
+installKeys(actions, labelKeys, () => help.open);
 for (const [at, button] of buttons.entries()) {
   button.addEventListener("click", () => choose(button.dataset.label));
-  if (LABEL_KEYS[at]) button.append(make("kbd", { "aria-hidden": "true" }, LABEL_KEYS[at].toUpperCase()));
+  if (labelKeys[at]) button.append(make("kbd", { "aria-hidden": "true" }, labelKeys[at].toUpperCase()));
 }
 for (const [id, name] of [["accept", "accept"], ["undo", "undo"], ["skip", "skip"], ["zoom-in", "zoom-in"], ["zoom-out", "zoom-out"], ["fit", "fit"], ["help-open", "help"]]) {
   element(id).addEventListener("click", () => actions[name]());

@@ -1,6 +1,6 @@
 // The live project page: progress, curve, corrections, version, training now, next training and why.
 import uPlot from "uplot";
-import { announce, call, make, page, percent, sentence, text } from "../parts/page.js";
+import { announce, AppError, call, make, page, percent, sentence, text } from "../parts/page.js";
 
 const LOOK_MS = 1000;
 const HIDDEN_LOOK_MS = 10_000;
@@ -50,7 +50,7 @@ function showRun(run) {
   bar.max = Math.max(1, run.steps);
   bar.value = run.step;
   set("run-loss", run.loss == null ? "" : text("loss_is", { loss: run.loss.toPrecision(3) }));
-  element("run-cancel").dataset.run = run.run;
+  if (element("run-cancel")) element("run-cancel").dataset.run = run.run;
 }
 
 function showVersions(versions) {
@@ -113,17 +113,22 @@ async function look() {
   try {
     await take(await call("GET", `/projects/${page.slug}/status`));
   } catch (error) {
-    last = "";
-    element("trouble").hidden = false;
-    set("trouble-text", error.message);
+    complain(error);
   }
+}
+
+function complain(error) {
+  if (!(error instanceof AppError)) throw error;
+  last = "";
+  element("trouble").hidden = false;
+  set("trouble-text", error.message);
 }
 
 // The status comes as server-sent events; while there is no stream (between two, or all are taken) the page asks.
 let stream = null;
 function listen() {
   stream = new EventSource(`/api/v1/projects/${page.slug}/events?after=-1`);
-  stream.addEventListener("status", (event) => take(JSON.parse(event.data)).catch(() => (last = "")));
+  stream.addEventListener("status", (event) => take(JSON.parse(event.data)).catch(complain));
 }
 
 async function follow() {

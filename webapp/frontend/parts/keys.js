@@ -1,6 +1,6 @@
 // The keys of the labelling page. Digits and letters choose labels; letters that are commands choose none.
 
-export const LABEL_KEYS = [..."1234567890qwertyiopghjklazxcvbnmd"];
+const LABEL_KEYS = [..."1234567890qwertyiopghjklazxcvbnmd"];
 const MOVE_PX = 40;
 
 const COMMANDS = {
@@ -21,8 +21,15 @@ const COMMANDS = {
 };
 const MAY_REPEAT = new Set(["+", "=", "-", "arrowleft", "arrowright", "arrowup", "arrowdown"]);
 
+/** The key of each label, "" for those behind the last key: a label that is one digit or letter has itself as key. */
+export function keysOf(labels) {
+  const own = labels.map((label) => (LABEL_KEYS.includes(label.toLowerCase()) ? label.toLowerCase() : ""));
+  const free = LABEL_KEYS.filter((key) => !own.includes(key));
+  return own.map((key, at) => (key && own.indexOf(key) === at ? key : (free.shift() ?? "")));
+}
+
 /** Call `act` for every key pressed outside a form field; nothing happens while `isPaused()`. */
-export function installKeys(act, nLabels, isPaused) {
+export function installKeys(act, labelKeys, isPaused) {
   document.addEventListener("keydown", (event) => {
     const key = event.key.toLowerCase();
     if (event.isComposing || isPaused() || event.target.matches("input, select, textarea")) return;
@@ -32,8 +39,8 @@ export function installKeys(act, nLabels, isPaused) {
     }
     if ((key === "enter" || key === " ") && event.target.matches("a, button, summary")) return;
     if (key.startsWith("arrow") && event.target.closest(".words, .record")) return;
-    const at = LABEL_KEYS.indexOf(key);
-    const isLabel = at >= 0 && at < nLabels;
+    const at = labelKeys.indexOf(key);
+    const isLabel = at >= 0;
     if (!isLabel && !COMMANDS[key]) return;
     event.preventDefault();
     if (event.repeat && !MAY_REPEAT.has(key)) return;

@@ -1,6 +1,6 @@
 // An image that can be zoomed, moved and fitted by mouse, touch and keys. Small images are enlarged without blur.
 
-const MOST = 40;
+const MOST = 120;
 
 /** Shows `url` in `holder`; `fit`, `zoom(factor)` and `move(dx, dy)` change the view. */
 export class Picture {
