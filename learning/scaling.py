@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 _BLOCK_ROWS = 1024
-_UNEVEN = 10.0  # columns whose largest spread exceeds this many times the median spread are scaled one by one
+_UNEVEN = 30.0  # largest spread over the lower quartile: pixels and embeddings measure 1.5 to 13, tables 500 and more
 
 
 class Scaling(NamedTuple):
@@ -22,8 +22,10 @@ class Scaling(NamedTuple):
 
     def apply(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return x (n, d) scaled, as a new array; what is missing (NaN or infinite) becomes 0, the training mean."""
-        z = (x - self.mean) * self.factor
-        if not np.isfinite(z.sum()):
+        with np.errstate(invalid="ignore", over="ignore"):  # infinite values are what the next lines are for
+            z = (x - self.mean) * self.factor
+            is_whole = np.isfinite(z.sum())
+        if not is_whole:
             z[~np.isfinite(z)] = 0.0
         return z
 
@@ -39,7 +41,7 @@ def fit_scaling(x: NDArray[np.float32]) -> Scaling:
     varies = spread > 0
     if not varies.any():
         return Scaling(mean.astype(np.float32), np.zeros(len(mean), dtype=np.float32))
-    is_even = spread.max() <= _UNEVEN * np.median(spread[varies])
+    is_even = spread.max() <= _UNEVEN * np.percentile(spread[varies], 25, method="lower")
     unit = np.full_like(spread, np.sqrt((spread**2).mean())) if is_even else np.where(varies, spread, 1.0)
     return Scaling(mean.astype(np.float32), np.where(varies, 1.0 / unit, 0.0).astype(np.float32))
 
@@ -48,7 +50,8 @@ def _moments(x: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.fl
     """Return mean and standard deviation of each column, both (d,), over its finite values; blockwise, so no second copy of x."""
     if not len(x):
         return np.zeros(x.shape[1]), np.zeros(x.shape[1])
-    is_whole = bool(np.isfinite(x.sum(dtype=np.float64)))
+    with np.errstate(invalid="ignore"):
+        is_whole = bool(np.isfinite(x.sum(dtype=np.float64)))
     blocks = [x[begin : begin + _BLOCK_ROWS] for begin in range(0, len(x), _BLOCK_ROWS)]
     first = np.nan_to_num(blocks[0][0], nan=0.0, posinf=0.0, neginf=0.0)  # near the mean, so that float32 sums stay exact enough
     count, total, squares = np.zeros(x.shape[1]), np.zeros(x.shape[1]), np.zeros(x.shape[1])

@@ -217,7 +217,7 @@ def check_features(x: NDArray[Any], name: str) -> NDArray[np.float32]:
     if x.ndim != 2 or x.shape[1] == 0 or x.dtype.kind not in "biuf":
         raise InvalidInputError(f"{name} needs features (n, d) of numbers, got shape {x.shape} and dtype {x.dtype}")
     x = np.ascontiguousarray(x, dtype=np.float32)
-    if not np.isfinite(x.sum()):
+    if not np.isfinite(x).all():
         unknown = np.isnan(x)
         if np.isinf(x).any():
             raise InvalidInputError(f"row {int(np.isinf(x).any(axis=1).argmax())} of the features holds an infinite value")
@@ -241,10 +241,9 @@ def check_pixels(x: NDArray[Any], name: str) -> NDArray[Any]:
     if x.dtype == np.uint8:
         return np.ascontiguousarray(x)
     x = np.ascontiguousarray(x, dtype=np.float32)
-    if not np.isfinite(x.sum()):
-        rows = np.isfinite(x).reshape(len(x), -1).all(axis=1)
-        if not rows.all():
-            raise InvalidInputError(f"image {int((~rows).argmax())} holds NaN or infinite values")
+    rows = np.isfinite(x).reshape(len(x), -1).all(axis=1)
+    if not rows.all():
+        raise InvalidInputError(f"image {int((~rows).argmax())} holds NaN or infinite values")
     return x
 
 

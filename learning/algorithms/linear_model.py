@@ -33,7 +33,8 @@ class LinearModel(Model):
         x = check_width(x, len(self.weights))
         with np.errstate(invalid="ignore", over="ignore"):  # infinite features are handled below
             logits = x @ self.weights
-        if not np.isfinite(logits.sum()):
+            is_whole = np.isfinite(logits.sum())
+        if not is_whole:
             self._impute(x, logits)
         logits += self.bias
         return sigmoid(logits) if self.is_multilabel else softmax(logits)

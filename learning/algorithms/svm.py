@@ -52,15 +52,19 @@ class SvmModel(Model):
 
     def decisions(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return (n, c): for each seen class its mean pairwise decision, clipped to one margin's width, against all others."""
-        vectors, pairs = self.arrays["vectors"], self.arrays["pairs"]
-        with np.errstate(invalid="ignore", over="ignore"):
-            z = self._scaling.apply(x)
-        squares = np.maximum(np.einsum("ij,ij->i", z, z)[:, None] - 2 * (z @ vectors.T) + self._norms, 0)
-        pairwise = np.clip(np.exp(-np.float32(self.gamma) * squares) @ self.arrays["weights"] + self.arrays["bias"], -2, 2)
+        pairs = self.arrays["pairs"]
+        pairwise = np.clip(self.pairwise(x), -2, 2)
         n_classes = len(self.arrays["classes"])
         side = np.zeros((len(pairs), n_classes), dtype=np.float32)
         side[np.arange(len(pairs)), pairs[:, 0]], side[np.arange(len(pairs)), pairs[:, 1]] = 1, -1
         return pairwise @ side / np.float32(n_classes - 1)
+
+    def pairwise(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the decision of each machine: (n, pairs), above 0 for the first class of the pair."""
+        vectors = self.arrays["vectors"]
+        z = self._scaling.apply(x)
+        squares = np.maximum(np.einsum("ij,ij->i", z, z)[:, None] - 2 * (z @ vectors.T) + self._norms, 0)
+        return np.exp(-np.float32(self.gamma) * squares) @ self.arrays["weights"] + self.arrays["bias"]
 
     def files(self) -> dict[str, bytes]:
         return {FILE: pack(self.arrays, {"n_labels": self.n_labels, "gamma": self.gamma, "temperature": self.temperature})}

@@ -22,7 +22,8 @@ def pack(arrays: Mapping[str, NDArray[Any]], facts: Mapping[str, Any]) -> bytes:
     from safetensors.numpy import save
 
     return save(
-        {name: np.ascontiguousarray(value) for name, value in arrays.items()}, {_KEY: msgspec.json.encode(dict(facts)).decode()}
+        {name: np.ascontiguousarray(value).reshape(np.shape(value)) for name, value in arrays.items()},  # a scalar stays one
+        {_KEY: msgspec.json.encode(dict(facts)).decode()},
     )
 
 

@@ -37,6 +37,7 @@ class TreeModel(Model):
 
     def __init__(self, data: bytes) -> None:
         import onnxruntime
+        from onnxruntime.capi import onnxruntime_pybind11_state as refusals
 
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
@@ -45,7 +46,15 @@ class TreeModel(Model):
             facts = msgspec.json.decode(self._session.get_modelmeta().custom_metadata_map[_FACTS])
             self._mean = np.array(facts["mean"], dtype=np.float32)
             self._link, self.n_labels = facts["link"], facts["n_labels"]
-        except (KeyError, msgspec.MsgspecError, onnxruntime.capi.onnxruntime_pybind11_state.OnnxRuntimeException) as exc:
+        except (
+            KeyError,
+            msgspec.MsgspecError,
+            refusals.Fail,
+            refusals.InvalidArgument,
+            refusals.InvalidGraph,
+            refusals.InvalidProtobuf,
+            refusals.RuntimeException,
+        ) as exc:
             raise IntegrityError(f"{FILE} is no tree model of this build: {exc}") from exc
         self._data = data
 
