@@ -1,7 +1,7 @@
 """An annotator made out of true labels: works through the app's public HTTP API, then reports how well the loop learnt.
 
-Owns its journal (every acknowledged answer, one JSON line, flushed before the next), from which it resumes after a kill. Must never
-touch the app's database; the datastore it only reads, to count lost and doubled labels. Called by scripts.demo as a process.
+Owns its journal (JSON lines, flushed one by one: each answer before it is sent and again when it is acknowledged), from which it
+resumes after a kill. Must never touch the app's database; the datastore it only reads, to count lost and doubled labels. Called by scripts.demo as a process.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from datastore_layout.models import read_manifest, verified_model_dir
 from datastore_layout.root import TaskFolder, open_root, task_folder
 from datastore_layout.shards import ShardSet
 from datastore_layout.tasks import read_spec
-from labelloop.errors import DeadlineError
+from labelloop.errors import ConflictError, DeadlineError
 from labelloop.ids import VersionId, parse_task
 from labelloop.messages import Item
 from labelloop.settings import IntakeSettings, TrainSettings
@@ -36,7 +36,7 @@ from scripts.web_client import WebClient
 logger = logging.getLogger(__name__)
 
 _LOOK_S = 0.05
-_ROUND_TIMEOUT_S = 180.0
+_ROUND_TIMEOUT_S = 600.0
 
 
 class Journal:
@@ -46,6 +46,8 @@ class Journal:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._path = path
         self._file = path.open("ab")
+        if path.stat().st_size and not path.read_bytes().endswith(b"\n"):
+            self._file.write(b"\n")  # a line cut short by a kill must not swallow the next one
 
     def write(self, **entry: Any) -> None:
         """Add one entry and flush it to disk."""
@@ -143,12 +145,13 @@ class Annotator:
         return status
 
     def _label(self) -> None:
+        self._repeat_last()
         done = len({entry["item_id"] for entry in self._journal.read("label")})
         wanted = min(self._plan.labels, len(self._plan.sample.pool()))
         status = self._wait(lambda s: bool(s["is_ordered"]), "the first order of the queue")
         self._due_at = status["next_training_at"] or done + 1
         while done < wanted:
-            items = self._app.call("POST", self._path("/next"), {"n": 1})["items"]
+            items = self._app.call("POST", self._path("/next"), {"n": 1, "holding": []})["items"]  # one's own leases come first
             if not items:
                 time.sleep(_LOOK_S)
                 continue
@@ -156,20 +159,37 @@ class Annotator:
             self._come_round(done, wanted)
 
     def _answer(self, item: dict[str, Any]) -> int:
-        label = self._truth[item["item_id"]]
+        """Answer one item; return how many labels that added."""
         draft = item.get("draft")
         body = {
             "item_id": item["item_id"],
             "lease": item["lease"],
-            "labels": [label],
+            "labels": [self._truth[item["item_id"]]],
             "seconds": 1.0,
             "key": uuid.uuid4().hex,
             "next": 0,
         }
-        self._app.call("POST", self._path("/annotations"), body)
         shown = draft["labels"] if draft else None
-        self._journal.write(kind="label", item_id=item["item_id"], draft=shown, corrected=shown is not None and shown != [label])
+        self._journal.write(kind="answer", body=body, draft=shown)
+        return self._send(body, shown)
+
+    def _send(self, body: dict[str, Any], shown: list[str] | None) -> int:
+        """Send an answer that is in the journal; 0 = its lease had ended, so nothing was saved and the item is not acknowledged."""
+        try:
+            self._app.call("POST", self._path("/annotations"), body)
+        except ConflictError as exc:
+            logger.warning("answer to %s was not taken: %s", body["item_id"], exc)
+            return 0
+        corrected = shown is not None and shown != body["labels"]
+        self._journal.write(kind="label", item_id=body["item_id"], key=body["key"], draft=shown, corrected=corrected)
         return 1
+
+    def _repeat_last(self) -> None:
+        """Send an answer again whose acknowledgement a kill may have cut off; its key makes that harmless."""
+        acknowledged = {entry["key"] for entry in self._journal.read("label")}
+        for entry in self._journal.read("answer")[-1:]:
+            if entry["body"]["key"] not in acknowledged:
+                self._send(entry["body"], entry["draft"])
 
     def _come_round(self, done: int, wanted: int) -> None:
         """When these labels start a training, wait until its drafts order the queue, as a person's pace would."""
@@ -233,14 +253,11 @@ class Annotator:
 
     def _lost_and_doubled(self, acknowledged: set[str]) -> tuple[int, int]:
         """Count ids that got a 2xx against a fresh export and against the label log read from its files."""
-        exported: Counter[str] = Counter()
-        for line in self._app.lines(self._path("/export?format=jsonl")):
-            row = json.loads(line)
-            if row["labels"]:
-                exported[row["id"]] += 1
+        rows = (json.loads(line) for line in self._app.lines(self._path("/export?format=jsonl")))
+        exported = Counter(str(row["id"]) for row in rows if row["labels"])
         log = LabelLog(self._folder())
         log.refresh()
-        merged = Counter(str(item_id) for item_id in log.merged())
+        merged = Counter({str(item_id): int(row.revision) for item_id, row in log.merged().items()})  # labelled once = revision 1
         lost = acknowledged - set(exported) | acknowledged - set(merged)
         doubled = {item for seen in (exported, merged) for item, count in seen.items() if count > 1 or item not in acknowledged}
         return len(lost), len(doubled)
@@ -307,7 +324,7 @@ def _is_training(status: dict[str, Any]) -> bool:
 
 def create_project(app: WebClient, sample: Sample, slug: str, title: str, strategy: str) -> None:
     """Create the project of `sample` unless it is there."""
-    if any(project["slug"] == slug for project in app.call("GET", "/projects")["projects"]):
+    if _has_project(app, slug):
         return
     body = {
         "slug": slug,
@@ -317,7 +334,15 @@ def create_project(app: WebClient, sample: Sample, slug: str, title: str, strate
         "target": sample.target,
         "strategy": strategy,
     }
-    app.call("POST", "/projects", body)
+    try:
+        app.call("POST", "/projects", body)
+    except ConflictError:  # made by a call whose answer was lost
+        if not _has_project(app, slug):
+            raise
+
+
+def _has_project(app: WebClient, slug: str) -> bool:
+    return any(project["slug"] == slug for project in app.call("GET", "/projects")["projects"])
 
 
 def import_sample(app: WebClient, sample: Sample, slug: str, folder: Path) -> None:
