@@ -166,7 +166,7 @@ def _card(project: Any) -> dict[str, Any]:
     with rooms().database.read() as tx:
         count = tallies.total(tx, project.id)
     shown = {name: getattr(project, name) for name in ("slug", "title", "category", "labels", "instructions")}
-    return shown | {"choices": project.labels, "labels": count.labels, "items": count.items, "corrected": count.corrected}
+    return shown | {"choices": project.labels, "labels": count.labels, "total": count.items, "corrected": count.corrected}
 
 
 @pages.route("/projects/new", methods=["GET", "POST"])
