@@ -64,12 +64,12 @@ class Fitting:
             loss = self.loss = training.advance()
             is_last = training.step >= training.steps
             is_judged = is_last or training.step % judge_every == 0
+            if is_last or training.step == 1 or training.step % record_every == 0:
+                self._attempt.write_metrics(training.step, loss, {STEPS: training.steps})  # before a checkpoint can skip it
             if is_judged:
                 self._judge()
             if (is_judged and training.steps > 1) or time.monotonic() - self._saved_s >= self._checkpoint_s:
                 self._save()  # what a single quick step did is sooner done again than written
-            if is_last or training.step == 1 or training.step % record_every == 0:
-                self._attempt.write_metrics(training.step, loss, {STEPS: training.steps})
             self._look_around()
         return self._choose()
 
