@@ -182,7 +182,7 @@ class Orderer:
         request = m.RankRequest(
             task=project.slug,
             strategy=usable_strategy(project.strategy, version),
-            n=order.QUEUE_ITEMS,
+            n=order.QUEUE_ITEMS if n_items > order.QUEUE_ITEMS else 0,
             job_id=job,
             exclude=labelled,
             seed=pointer,
