@@ -1,7 +1,8 @@
 """An annotator made out of true labels: works through the app's public HTTP API, then reports how well the loop learnt.
 
 Owns its journal (JSON lines, flushed one by one: each answer before it is sent and again when it is acknowledged), from which it
-resumes after a kill. Must never touch the app's database; the datastore it only reads, to count lost and doubled labels. Called by scripts.demo as a process.
+resumes after a kill. Must never touch the app's database; the datastore it only reads, to count lost and doubled labels. Called
+by scripts.demo as a process.
 """
 
 from __future__ import annotations

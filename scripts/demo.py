@@ -7,6 +7,7 @@ Owns the list of processes and the demo's state folder. The foreground process o
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
 import json
 import os
@@ -24,7 +25,7 @@ from typing import Any, NoReturn
 import msgspec
 
 from cluster.supervisor import ProcessSpec, Supervisor
-from labelloop.errors import ConflictError, DeadlineError, LabelloopError
+from labelloop.errors import ConflictError, DeadlineError, ForbiddenError, LabelloopError, UnauthenticatedError
 from labelloop.logs import set_process_context, set_up_logs
 from labelloop.messages import PeerKind
 from labelloop.settings import Settings, environment_of, read_settings
@@ -145,8 +146,7 @@ def _free_port(host: str, wanted: int) -> int:
 def _remember(path: Path, value: Callable[[], str]) -> str:
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch(mode=0o600)
-        path.write_text(value())
+        _replace(path, value())
     return path.read_text()
 
 
@@ -172,7 +172,10 @@ def run_supervisor(args: argparse.Namespace) -> int:
 
 
 def _replace(path: Path, text: str) -> None:
+    """Write `path`, mode 0600, whole or not at all, however this process ends."""
     beside = path.with_suffix(".part")
+    beside.unlink(missing_ok=True)
+    beside.touch(mode=0o600)
     beside.write_text(text)
     beside.rename(path)
 
@@ -247,14 +250,16 @@ def wait_ready(state: Path, settings: Settings) -> Access:
 
 def _access(state: Path, url: str, app: WebClient) -> Access:
     path = state / "access.json"
-    if path.exists():
-        return msgspec.structs.replace(msgspec.json.decode(path.read_bytes(), type=Access), url=url)
-    access = Access(url, "admin", secrets.token_urlsafe(12))
-    app.call("POST", "/users", {"name": access.name, "password": access.password})
-    token = app.call("POST", "/tokens", {"name": access.name, "password": access.password, "label": "demo"})["token"]
-    access = msgspec.structs.replace(access, token=token)
-    path.touch(mode=0o600)
-    path.write_bytes(msgspec.json.encode(access))
+    if not path.exists():  # the password is kept before the account is made: a kill in between must lock nobody out
+        _replace(path, msgspec.json.encode(Access(url, "admin", secrets.token_urlsafe(12))).decode())
+    access = msgspec.structs.replace(msgspec.json.decode(path.read_bytes(), type=Access), url=url)
+    if access.token:
+        return access
+    entry = {"name": access.name, "password": access.password}
+    with contextlib.suppress(ConflictError, ForbiddenError, UnauthenticatedError):  # made by a start that was killed here
+        app.call("POST", "/users", entry)
+    access = msgspec.structs.replace(access, token=app.call("POST", "/tokens", {**entry, "label": "demo"})["token"])
+    _replace(path, msgspec.json.encode(access).decode())
     return access
 
 

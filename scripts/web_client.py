@@ -6,6 +6,7 @@ and the benchmarks.
 
 from __future__ import annotations
 
+import itertools
 import json
 import time
 from collections.abc import Iterator
@@ -53,7 +54,21 @@ class WebClient:
         return json.loads(answer.data)
 
     def lines(self, path: str) -> Iterator[bytes]:
-        """Yield the lines of a streamed answer."""
+        """Yield the lines of a streamed answer; one that breaks off is asked for again and the lines already given are skipped."""
+        given, until_s = 0, time.monotonic() + self._patience_s
+        while True:
+            try:
+                for line in itertools.islice(self._stream(path), given, None):
+                    given += 1
+                    yield line
+                return
+            except (urllib3.exceptions.HTTPError, LabelloopError) as exc:
+                error = exc if isinstance(exc, LabelloopError) else DeadlineError(f"{self._base}{path} broke off: {exc}")
+            if not error.is_retryable or time.monotonic() >= until_s:
+                raise error
+            time.sleep(_RETRY_PAUSE_S)
+
+    def _stream(self, path: str) -> Iterator[bytes]:
         answer = self._pool.request("GET", self._base + path, headers=self._headers(), preload_content=False)
         try:
             if answer.status >= 400:
