@@ -94,15 +94,12 @@ def test_each_algorithm_declares_parameters_that_a_page_can_render(name: str) ->
     assert algorithm.title
 
 
-def test_defaults_exist_and_fit_their_input() -> None:
-    for category, encoder in (
-        ("tables", "table-columns"),
-        ("image-classification", "pixels-32"),
-        ("text-classification", "minilm-l6"),
-    ):
+def test_defaults_fit_the_encoder_and_know_several_labels_where_asked() -> None:
+    for encoder in ("table-columns", "minilm-l6", "efficientnet-lite0", "raw-pixels-8g", "pixels-32"):
         for is_multilabel in (False, True):
-            algorithm = find_algorithm(default_algorithm(category, encoder, is_multilabel))
+            algorithm = find_algorithm(default_algorithm("image-classification", encoder, is_multilabel))
             assert algorithm.has_multilabel or not is_multilabel
+            assert algorithm.input == ("pixels" if encoder.startswith("pixels-") else "features")
 
 
 def test_an_unknown_algorithm_is_refused_with_the_known_names() -> None:
