@@ -46,7 +46,8 @@ def test_a_stranger_is_led_to_the_login_and_back_to_where_they_wanted(app: App, 
     page.get_by_label("Name").fill("ada")
     page.get_by_label("Password").fill(PASSWORD)
     page.keyboard.press("Enter")
-    page.wait_for_url("**/projects/wanted/data*")
+    page.locator("#upload").wait_for()
+    assert "/login" not in page.url
     page.goto("/")
     page.get_by_role("button", name="Log out").click()
     page.wait_for_url("**/login")
@@ -69,7 +70,7 @@ def test_a_token_is_shown_once_works_and_is_revoked_without_a_reload(app: App, v
 
 def test_a_project_is_created_by_keyboard_alone(app: App, visitor: Visitor) -> None:
     page = visitor.open("/")
-    page.get_by_role("link", name="New project").focus()
+    page.get_by_role("button", name="New project").focus()
     page.keyboard.press("Enter")
     page.wait_for_url("**/projects/new")
     page.keyboard.type("Garden birds")
@@ -131,7 +132,7 @@ def test_csv_and_jsonl_are_uploaded_together_and_failed_rows_are_listed(app: App
     assert "not a JSON object" in reasons
     assert app.call("GET", "/projects/uploads/status")["items"] == 3
     with page.expect_download() as download:
-        page.get_by_role("link", name="CSV").click()
+        page.get_by_role("button", name="CSV").click()
     assert Path(download.value.path()).read_text().startswith("id,")
 
 
@@ -139,7 +140,7 @@ def test_an_annotator_sees_the_export_but_no_import(app: App, visitor: Visitor) 
     app.texts("shared", 2)
     app.call("POST", "/projects/shared/members", {"name": "bob", "role": "annotator"})
     page = visitor.open("/projects/shared/data", "bob")
-    page.get_by_role("link", name="CSV").wait_for()
+    page.get_by_role("button", name="CSV").wait_for()
     assert page.locator("#upload").count() == 0
 
 
