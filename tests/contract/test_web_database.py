@@ -122,6 +122,17 @@ def test_a_write_that_fails_leaves_nothing(database: Database) -> None:
         assert tx.exec_driver_sql("SELECT count(*) FROM pilot_state").scalar() == 0
 
 
+@pytest.mark.parametrize("name", ["nul%00", "x" * 70_000])
+def test_values_that_no_database_stores_are_the_callers_error(world: World, name: str) -> None:
+    assert world.admin.raw("DELETE", f"/users/{name}/active").status_code in (404, 422)
+    assert world.admin.raw("DELETE", f"/tokens/{10**30}").status_code in (404, 422)
+    assert world.admin.raw("GET", f"/projects/{name}").status_code in (404, 422)
+    slug = world.project()
+    assert world.admin.raw("GET", f"/projects/{slug}/items?after={10**30}").status_code == 422
+    assert world.admin.call("PATCH", f"/projects/{slug}", {"title": "\ud800"}, 422)["code"] == "invalid_input"
+    assert world.admin.call("PATCH", f"/projects/{slug}", {"instructions": "\0"}, 422)["code"] == "invalid_input"
+
+
 def test_a_database_that_is_away_is_told_as_unreachable() -> None:
     database = Database("postgresql+psycopg2://nobody@/nothing?host=/nonexistent")
     with pytest.raises(UnreachableError), database.read():

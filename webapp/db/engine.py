@@ -21,7 +21,7 @@ import alembic.config
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from labelloop.errors import NotReadyError, SettingsError, UnreachableError
+from labelloop.errors import InvalidInputError, NotReadyError, SettingsError, UnreachableError
 from labelloop.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -112,6 +112,12 @@ def _renamed() -> Iterator[None]:
     except (sa.exc.OperationalError, sa.exc.InterfaceError) as exc:
         logger.warning("the database does not answer: %s", exc.orig)
         raise UnreachableError("the database does not answer: see the web app's log, then try again") from exc
+    except (sa.exc.DataError, UnicodeEncodeError, OverflowError) as exc:
+        raise InvalidInputError("a value cannot be stored: numbers up to 9e18, texts of whole characters") from exc
+    except ValueError as exc:
+        if "NUL" not in str(exc):
+            raise
+        raise InvalidInputError("a value cannot be stored: a NUL character is in it") from exc
 
 
 def _prepare_sqlite(connection: Any, _record: Any) -> None:

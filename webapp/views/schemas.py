@@ -18,8 +18,18 @@ class Strict(ma.Schema):
         unknown = ma.RAISE
 
 
+def _check_storable(text: str) -> None:
+    if not text.isascii() or "\0" in text:
+        try:
+            text.encode()
+        except UnicodeEncodeError as exc:
+            raise ma.ValidationError("Half a character is in it.") from exc
+        if "\0" in text:
+            raise ma.ValidationError("A NUL character is in it.")
+
+
 def _text(most: int, **options: object) -> fields.String:
-    return fields.String(validate=validate.Length(max=most), **options)
+    return fields.String(validate=[validate.Length(max=most), _check_storable], **options)
 
 
 class Credentials(Strict):
@@ -233,7 +243,7 @@ class ItemsAdded(ma.Schema):
 
 class ItemsQuery(Strict):
     state = fields.String(load_default="open", validate=validate.OneOf(["open", "labelled"]))
-    after = fields.Integer(load_default=-1)
+    after = fields.Integer(load_default=-1, validate=validate.Range(-1, 2**62))
     limit = fields.Integer(load_default=100, validate=validate.Range(1, 1000))
 
 
@@ -331,7 +341,7 @@ class Decision(ma.Schema):
 
 
 class EventsQuery(Strict):
-    after = fields.Integer(load_default=-1)
+    after = fields.Integer(load_default=-1, validate=validate.Range(-1, 2**62))
     limit = fields.Integer(load_default=50, validate=validate.Range(1, 500))
 
 
