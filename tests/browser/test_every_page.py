@@ -68,7 +68,7 @@ def test_a_chosen_language_is_kept_over_pages_and_logins(app: App, visitor: Visi
     settle(page, "/projects/digits")
     assert page.locator("html").get_attribute("lang") == "zh"
     assert page.locator("#next-training").inner_text() == "再标注 14 个后开始下一次训练"
-    assert page.locator("#comparer").inner_text() == "未达到目标：最近 200 个草稿中 176 个正确（88.0%），目标 98.0%"
+    assert page.locator("#comparer").inner_text() == "未达到目标：最近 100 个草稿中 88 个正确（88.0%），目标 98.0%"
     page.goto("/projects/digits/label")
     assert page.locator("#accept").inner_text().startswith("接受")
     page.get_by_role("button", name="English").click()

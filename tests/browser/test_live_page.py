@@ -31,7 +31,7 @@ def test_the_page_shows_what_the_cluster_said(visitor: Visitor, digits: str) -> 
     assert int(page.locator("#corrected").inner_text()) > 0
     assert page.locator("#accuracy").inner_text() == "93.0 %"
     assert page.locator("#version").inner_text() == SERVING
-    wait_text(page, "#run-name", "Training 6: logistic-regression on 240 labels")
+    wait_text(page, "#run-name", "Training 6: logistic-regression on 110 labels")
     for chart in ("#curve", "#corrections", "#losses"):
         page.locator(f"{chart} canvas").wait_for()
         assert page.evaluate("id => document.querySelector(id + ' .empty-chart').hidden", chart)
