@@ -146,6 +146,27 @@ def oldest_waiting(tx: Tx, project_id: int) -> float | None:
     return min(found, default=None)
 
 
+def note_wait(tx: Tx, project_id: int, reason: str) -> None:
+    """Say why the labels on their way do not arrive, on the oldest of them; '' = they do again."""
+    c = t.outbox.c
+    is_open = sa.and_(c.state.in_((NEW, SENT)), c.project_id == project_id)
+    if reason:
+        oldest = sa.select(sa.func.min(c.id)).where(is_open).scalar_subquery()
+        tx.execute(t.outbox.update().where(c.id == oldest).values(reason=reason))
+    else:
+        tx.execute(t.outbox.update().where(is_open, c.reason != "").values(reason=""))
+
+
+def why_waiting(tx: Tx, project_id: int) -> str:
+    """Return why the labels on their way do not arrive, '' = nothing holds them."""
+    for state in (NEW, SENT):  # one state a query, for the index
+        query = sa.select(t.outbox.c.reason).where(t.outbox.c.state == state, t.outbox.c.project_id == project_id)
+        reason = tx.execute(query.order_by(t.outbox.c.id).limit(1)).scalar()
+        if reason:
+            return str(reason)
+    return ""
+
+
 def waiting(tx: Tx, project_id: int, most: int = 10_000) -> int:
     """Return how many labels are on their way, counted up to `most`."""
     open_states = sa.and_(t.outbox.c.state.in_((NEW, SENT)), t.outbox.c.project_id == project_id)

@@ -35,6 +35,7 @@ class Relay:
         self._cluster = cluster
         self._settings = settings
         self._not_before_s: dict[int, float] = {}
+        self._waits: dict[int, str] = {}  # what each project's page says holds its labels
 
     def cycle(self) -> int:
         """Send what is new and what must go again; return how many batches went."""
@@ -58,10 +59,25 @@ class Relay:
                 self._send(project, batch_id)
         except RetryableError as exc:
             self._not_before_s[project_id] = time.monotonic() + RETRY_S
-            logger.warning("labels of %s wait: %s", project.slug, exc)
+            self._note_wait(project, f"labels wait: {exc}")
             return 0
         self._not_before_s.pop(project_id, None)
+        if project_id in self._waits:
+            self._note_wait(project, "")
         return len(batches)
+
+    def _note_wait(self, project: Project, reason: str) -> None:
+        """Tell the project's page what holds its labels, when that changes."""
+        if self._waits.get(project.id, "") == reason:
+            return
+        with self._database.write() as tx:
+            outbox.note_wait(tx, project.id, reason)
+        if reason:
+            self._waits[project.id] = reason
+            logger.warning("%s: %s", project.slug, reason)
+        else:
+            del self._waits[project.id]
+            logger.info("%s: labels go on", project.slug)
 
     def open_task(self, project: Project) -> None:
         """Tell the cluster what the project is, when it has changed."""
