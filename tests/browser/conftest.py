@@ -160,7 +160,7 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
 def browser() -> Iterator[Browser]:
     """Debian's Chromium."""
     if shutil.which(CHROMIUM) is None:
-        pytest.skip("no Chromium on this machine: apt-get install chromium")
+        pytest.fail("no Chromium on this machine: apt-get install chromium")
     with sync_playwright() as playwright:
         running = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         yield running
@@ -252,7 +252,7 @@ def screenshots(request: pytest.FixtureRequest) -> Path | None:
     folder = request.config.getoption("--screenshots")
     if folder is None:
         return None
-    Path(folder).mkdir(parents=True, exist_ok=True)
+    (Path(folder) / "all").mkdir(parents=True, exist_ok=True)
     return Path(folder)
 
 

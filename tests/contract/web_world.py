@@ -206,7 +206,7 @@ def make_settings(state: Path, database_url: str, redis_url: str, **web: Any) ->
 def postgres() -> Iterator[Postgres]:
     """One PostgreSQL for the whole session."""
     if not has_postgres():
-        pytest.skip("no PostgreSQL 15 on this machine")
+        pytest.fail("no PostgreSQL 15 on this machine: apt-get install postgresql")
     server = Postgres()
     yield server
     server.stop()
