@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -100,12 +101,23 @@ def until(is_true: Callable[[], bool], what: str, limit_s: float) -> float:
     return time.monotonic() - began_s
 
 
+def free_port() -> int:
+    """Return a port of loopback that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 class Demo:
     """The foreground process of `labelloop demo` on `state`; a context manager that leaves nothing behind."""
 
     def __init__(self, state: Path, *options: str) -> None:
         self.state = state
         self.output = state.with_name(f"{state.name}-{time.monotonic_ns()}.out")
+        state.mkdir(parents=True, exist_ok=True)
+        for name in ("port", "registry-port"):  # of its own, however many demos start at this moment
+            if not (state / name).exists():
+                (state / name).write_text(str(free_port()))
         argv = (sys.executable, "-m", "scripts.cli", "demo", "--state", str(state), *options)
         with self.output.open("wb") as output:
             self.process = subprocess.Popen(argv, cwd=HERE, stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
