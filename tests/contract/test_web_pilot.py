@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from labelloop.errors import RetryableError
+from labelloop.errors import RetryableError, StorageFullError
 from labelloop.settings import Settings
 from tests.contract.small_cluster import SmallCluster
 from tests.contract.web_world import World, database_url, postgres, valkey, web_settings
@@ -118,6 +118,27 @@ def test_a_cluster_that_is_down_loses_nothing_and_the_page_says_so(flight: Fligh
     flight.turn(slug)
     flight.look()
     assert flight.status(slug)["outbox"] == 0 and len(flight.cluster.merged(slug)) == 3
+
+
+def test_a_datastore_without_room_is_told_on_the_page_until_labels_go_on(flight: Flight, monkeypatch: pytest.MonkeyPatch) -> None:
+    slug = flight.world.project(texts=5)
+    flight.relay.open_task(flight.project(slug))
+    flight.label(slug, 2)
+
+    def no_room(request: Any, deadline_s: float | None = None) -> Any:
+        raise StorageFullError("no room for a batch: free some space")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(flight.cluster, "submit", no_room)
+        flight.relay.cycle()
+        flight.look()
+    status = flight.status(slug)
+    assert status["outbox"] == 2 and status["trouble"] == "labels wait: no room for a batch: free some space"
+    monkeypatch.setattr(relay, "RETRY_S", 0.0)
+    flight.relay._not_before_s.clear()
+    flight.relay.cycle()
+    flight.look()
+    assert flight.status(slug)["trouble"] == ""
 
 
 def test_a_batch_that_was_cut_off_goes_again_under_its_own_name(flight: Flight, monkeypatch: pytest.MonkeyPatch) -> None:
