@@ -47,7 +47,7 @@ class Chaos:
 
     def __init__(self, demo: Demo) -> None:
         self.demo = demo
-        self.gone: dict[str, tuple[float, set[int], int]] = {}  # kind: when, the victims so far, how many there were
+        self.gone: dict[str, tuple[float, set[int], int]] = {}  # kind: when, who cannot stand for it, how many there were
         self.back_s: dict[str, float] = {}
         self.labels_at: dict[str, int] = {}
 
@@ -57,7 +57,8 @@ class Chaos:
         assert pids, f"the demo ended before {kind} was killed: {self.demo.text()}"
         victim = min(pids)
         self.labels_at[kind] = labels_done(self.demo.state)
-        self.gone[kind] = (time.monotonic(), {victim}, len(pids))
+        others = {seen.pid for seen in self.demo.tree()} - pids  # orphans for a moment look like their parent
+        self.gone[kind] = (time.monotonic(), {victim, *others}, len(pids))
         os.kill(victim, signal.SIGKILL)
 
     def look(self) -> None:
