@@ -238,7 +238,7 @@ def test_a_version_with_a_flipped_byte_never_serves_and_the_warm_one_goes_on(wor
 
 def test_a_full_disk_is_told_and_nothing_is_lost_once_there_is_room(world: World) -> None:
     if not world.is_mounted:
-        pytest.skip("needs the right to mount a small file system")
+        pytest.fail("needs the right to mount a small file system: run as root")
     world.project("full", "text-classification")
     world.app.call("POST", "/projects/full/items", {"items": [{"id": f"t-{n}", "text": f"text {n}"} for n in range(8)]})
     world.answer("full", "t-0", "owl")
