@@ -6,6 +6,7 @@ Owns their options. Reads the settings: it is one of the composition roots. Call
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import threading
 import time
@@ -19,6 +20,7 @@ from webapp.cluster_door import ClusterDoor
 from webapp.joining import JoiningCluster
 
 QUEUE_WAIT_S = 3.0
+IMPORT_NICE = 5
 
 
 def register(subparsers: Any) -> None:
@@ -112,7 +114,8 @@ def run_imports(args: argparse.Namespace) -> int:
     from webapp.transfer.importer import Importer
 
     settings = _start(args, "import")
-    database = open_database(settings, pool=2)
+    os.nice(IMPORT_NICE)  # people who label come first
+    database = open_database(settings, pool=2, cache_mib=32)
     try:
         Importer(database, MediaStore(media_dir(settings)), settings.intake.max_item_bytes).run_all()
     finally:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import logging
 import threading
 from collections.abc import Iterator
@@ -29,6 +30,7 @@ logging.getLogger("alembic").setLevel(logging.WARNING)
 Tx = Connection
 _IS_WRITE = "labelloop_write"
 _UPGRADE_LOCK = 0x6C6F6F70
+_CHECKPOINT_PAGES = 8000
 
 
 def database_url(settings: Settings) -> str:
@@ -46,7 +48,7 @@ def database_url(settings: Settings) -> str:
 class Database:
     """Connections to one database. Threads share it; a process opens its own after a fork."""
 
-    def __init__(self, url: str, pool: int = 32) -> None:
+    def __init__(self, url: str, pool: int = 32, cache_mib: int = 8) -> None:
         self.url = url
         self.is_sqlite = url.startswith("sqlite")
         self._lock = threading.Lock()
@@ -54,7 +56,7 @@ class Database:
         if self.is_sqlite:
             Path(url.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
             self.engine = sa.create_engine(url, pool_size=pool, max_overflow=16, connect_args={"timeout": 30.0})
-            sa.event.listen(self.engine, "connect", _prepare_sqlite)
+            sa.event.listen(self.engine, "connect", functools.partial(_prepare_sqlite, cache_mib))
             sa.event.listen(self.engine, "begin", _begin_sqlite)
         else:
             self.engine = sa.create_engine(url, pool_size=pool, max_overflow=16, pool_pre_ping=True)
@@ -96,9 +98,9 @@ class Database:
         self.engine.dispose()
 
 
-def open_database(settings: Settings, pool: int = 32) -> Database:
-    """Open the database of the settings and bring its schema up to date."""
-    database = Database(database_url(settings), pool)
+def open_database(settings: Settings, pool: int = 32, cache_mib: int = 8) -> Database:
+    """Open the database of the settings and bring its schema up to date; `cache_mib` is SQLite's page cache a connection."""
+    database = Database(database_url(settings), pool, cache_mib)
     database.upgrade()
     return database
 
@@ -120,11 +122,11 @@ def _renamed() -> Iterator[None]:
         raise InvalidInputError("a value cannot be stored: a NUL character is in it") from exc
 
 
-def _prepare_sqlite(connection: Any, _record: Any) -> None:
+def _prepare_sqlite(cache_mib: int, connection: Any, _record: Any) -> None:
     connection.isolation_level = None
-    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "busy_timeout=30000", "foreign_keys=ON", "cache_size=-32000"):
+    pragmas = ("journal_mode=WAL", "synchronous=NORMAL", "busy_timeout=30000", "foreign_keys=ON", "temp_store=MEMORY")
+    for pragma in (*pragmas, f"cache_size=-{1024 * cache_mib}", f"wal_autocheckpoint={_CHECKPOINT_PAGES}"):
         connection.execute(f"PRAGMA {pragma}").close()
-    connection.execute("PRAGMA temp_store=MEMORY").close()
 
 
 def _begin_sqlite(tx: Tx) -> None:
