@@ -11,7 +11,7 @@ import time
 import msgspec
 
 from labelloop.errors import UnreachableError
-from labelloop.messages import RunView
+from labelloop.messages import ProgressReply, RunView
 from webapp.db import live, outbox, rankings, scores, tallies
 from webapp.db.engine import Database, Tx
 from webapp.db.outbox import Failure
@@ -79,52 +79,52 @@ def read_status(database: Database, queue: RankedQueue, project: Project) -> Sta
 def _status(tx: Tx, queue: RankedQueue, project: Project, now: float) -> Status:
     total = tallies.total(tx, project.id)
     seen = live.read_live(tx, project.id)
-    progress = seen.progress if seen else None
-    waiting, oldest = outbox.waiting(tx, project.id), outbox.oldest_waiting(tx, project.id)
+    progress = seen.progress if seen and seen.progress else ProgressReply(task=project.slug)
+    oldest = outbox.oldest_waiting(tx, project.id)
     versions = live.read_versions(tx, project.id)
-    serving = progress.serving if progress else ""
     ranking, scored = rankings.ranking_head(tx, project.id), scores.read_scored(tx, project.id)
-    windows = tallies.by_key(tx, project.id, tallies.WINDOW)
-    sent = progress.labels if progress else 0
     return Status(
         slug=project.slug,
         items=total.items,
         labels=total.labels,
         drafted=total.drafted,
         corrected=total.corrected,
-        corrections_per_100=[
-            round(100 * tally.corrected / tally.drafted, 1)
-            for _, tally in sorted(windows.items(), key=lambda pair: int(pair[0]))
-            if tally.drafted
-        ],
-        corrections_by_version=[
-            VersionShare(version, tally.drafted, tally.corrected)
-            for version, tally in sorted(tallies.by_key(tx, project.id, tallies.VERSION).items())
-        ],
+        corrections_per_100=_windows(tx, project.id),
+        corrections_by_version=_by_version(tx, project.id),
         curve=live.curve(tx, project.id),
-        accuracy=next((v.metrics.get("accuracy") for v in versions if v.version == serving), None),
-        serving=serving,
-        pointer=progress.pointer if progress else 0,
+        accuracy=next((v.metrics.get("accuracy") for v in versions if v.version == progress.serving), None),
+        serving=progress.serving,
+        pointer=progress.pointer,
         drafts_version=scored.version,
-        is_ordered=ranking is not None and scored.is_ordered and ranking.version == serving,
+        is_ordered=ranking is not None and scored.is_ordered and ranking.version == progress.serving,
         ordering=ranking.reason if ranking else "",
         queued=_queued(queue, project.id),
-        next_training=progress.next_training if progress else "",
-        next_training_at=sent + progress.labels_to_next if progress and progress.labels_to_next > 0 else 0,
-        labels_sent=sent,
-        stop=_stop(project, total.labels) or (progress.stop if progress else ""),
-        comparer=progress.comparer if progress else "",
-        agreement=progress.agreement if progress else None,
-        run=progress.run if progress else None,
-        runs_seen=progress.run.run if progress and progress.run else len(versions),
-        outbox=waiting,
+        next_training=progress.next_training,
+        next_training_at=progress.labels + progress.labels_to_next if progress.labels_to_next > 0 else 0,
+        labels_sent=progress.labels,
+        stop=_stop(project, total.labels) or progress.stop,
+        comparer=progress.comparer,
+        agreement=progress.agreement,
+        run=progress.run,
+        runs_seen=progress.run.run if progress.run else len(versions),
+        outbox=outbox.waiting(tx, project.id),
         outbox_age_s=round(now - oldest, 3) if oldest is not None else 0.0,
         failed=list(outbox.failures(tx, project.id, 20)),
-        trouble=find_trouble(live.read_pilot(tx), now) or (seen.problem if seen else "") or outbox.why_waiting(tx, project.id),
+        trouble=find_trouble(live.read_pilot(tx), now) or (seen.problem if seen else ""),
         is_paused=project.is_paused,
         spec_revision=project.spec_revision,
         opened_revision=project.opened_revision,
     )
+
+
+def _windows(tx: Tx, project_id: int) -> list[float]:
+    windows = sorted(tallies.by_key(tx, project_id, tallies.WINDOW).items(), key=lambda pair: int(pair[0]))
+    return [round(100 * tally.corrected / tally.drafted, 1) for _, tally in windows if tally.drafted]
+
+
+def _by_version(tx: Tx, project_id: int) -> list[VersionShare]:
+    found = sorted(tallies.by_key(tx, project_id, tallies.VERSION).items())
+    return [VersionShare(version, tally.drafted, tally.corrected) for version, tally in found]
 
 
 def _queued(queue: RankedQueue, project_id: int) -> int | None:
