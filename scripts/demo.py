@@ -8,17 +8,13 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import functools
 import json
 import os
 import secrets
-import shutil
 import signal
-import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -27,18 +23,16 @@ import msgspec
 from cluster.supervisor import ProcessSpec, Supervisor
 from labelloop.errors import ConflictError, DeadlineError, ForbiddenError, LabelloopError, UnauthenticatedError
 from labelloop.logs import set_process_context, set_up_logs
-from labelloop.messages import PeerKind
 from labelloop.settings import Settings, environment_of, read_settings
 from scripts.annotator import Annotator, Plan, create_project, import_sample
 from scripts.curves import summary
+from scripts.demo_state import empty_state, hold_state, prepare_state, replace_file
 from scripts.samples import DEFAULT_SAMPLES, SAMPLES, load_sample
 from scripts.web_client import WebClient
 
 HERE = Path(__file__).resolve().parent.parent
 NODES = (("train-1", "127.0.0.2", "train"), ("inference-1", "127.0.0.3", "inference"))  # until `labelloop form` says otherwise
 READY_TIMEOUT_S = 180.0
-KINDS: tuple[PeerKind, ...] = ("node", "client", "ops")
-TOKEN_LIFE_S = 10 * 365 * 86400.0
 
 
 class Access(msgspec.Struct, frozen=True):
@@ -132,24 +126,6 @@ def demo_processes(state: Path, settings: Settings) -> tuple[ProcessSpec, ...]:
     )
 
 
-def _free_port(host: str, wanted: int) -> int:
-    for port in (wanted, 0):
-        with socket.socket() as probe:
-            try:
-                probe.bind((host, port))
-            except OSError:
-                continue
-            return int(probe.getsockname()[1])
-    raise ConflictError(f"no free port on {host}")
-
-
-def _remember(path: Path, value: Callable[[], str]) -> str:
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _replace(path, value())
-    return path.read_text()
-
-
 # ---------------------------------------------------------------- the supervisor
 
 
@@ -166,18 +142,9 @@ def run_supervisor(args: argparse.Namespace) -> int:
     supervisor.start()
     while not ended.wait(1.0):
         lines = [f"{view.name} {view.pid} {view.state} {view.restarts}" for view in supervisor.views()]
-        _replace(state / "processes", "\n".join(lines) + "\n")
+        replace_file(state / "processes", "\n".join(lines) + "\n")
     supervisor.stop()
     return 0
-
-
-def _replace(path: Path, text: str) -> None:
-    """Write `path`, mode 0600, whole or not at all, however this process ends."""
-    beside = path.with_suffix(".part")
-    beside.unlink(missing_ok=True)
-    beside.touch(mode=0o600)
-    beside.write_text(text)
-    beside.rename(path)
 
 
 # ---------------------------------------------------------------- the guard
@@ -186,8 +153,9 @@ def _replace(path: Path, text: str) -> None:
 def run_demo(args: argparse.Namespace) -> int:
     """Run the demo in the foreground; Ctrl-C stops all of it, a second start resumes."""
     state = args.state.resolve()
-    if args.fresh and state.exists():
-        shutil.rmtree(state)
+    lock = hold_state(state)
+    if args.fresh:
+        empty_state(state)
     prepare_state(state, args.port)
     settings = demo_settings(state)
     set_up_logs(msgspec.structs.replace(settings.log, level="WARNING"))
@@ -212,26 +180,11 @@ def run_demo(args: argparse.Namespace) -> int:
     finally:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         guard.stop()
+        os.close(lock)
 
 
 def _interrupt(*_: object) -> None:
     raise KeyboardInterrupt
-
-
-def prepare_state(state: Path, port: int) -> None:
-    """Make the state folder on first use: ports, certificate authority and join tokens."""
-    from cluster.authority import Authority
-
-    state.mkdir(parents=True, exist_ok=True, mode=0o700)
-    for name in ("media", "logs"):
-        (state / name).mkdir(exist_ok=True)
-    if port:
-        (state / "port").write_text(str(port))
-    _remember(state / "port", lambda: str(_free_port("127.0.0.1", 8080)))
-    _remember(state / "registry-port", lambda: str(_free_port("127.0.0.1", 7070)))
-    authority = Authority(state / "registry" / "authority", read_settings(None).cluster)
-    for kind in KINDS:
-        _remember(state / f"{kind}.token", functools.partial(authority.create_token, kind, TOKEN_LIFE_S))
 
 
 def wait_ready(state: Path, settings: Settings) -> Access:
@@ -251,7 +204,7 @@ def wait_ready(state: Path, settings: Settings) -> Access:
 def _access(state: Path, url: str, app: WebClient) -> Access:
     path = state / "access.json"
     if not path.exists():  # the password is kept before the account is made: a kill in between must lock nobody out
-        _replace(path, msgspec.json.encode(Access(url, "admin", secrets.token_urlsafe(12))).decode())
+        replace_file(path, msgspec.json.encode(Access(url, "admin", secrets.token_urlsafe(12))).decode())
     access = msgspec.structs.replace(msgspec.json.decode(path.read_bytes(), type=Access), url=url)
     if access.token:
         return access
@@ -259,7 +212,7 @@ def _access(state: Path, url: str, app: WebClient) -> Access:
     with contextlib.suppress(ConflictError, ForbiddenError, UnauthenticatedError):  # made by a start that was killed here
         app.call("POST", "/users", entry)
     access = msgspec.structs.replace(access, token=app.call("POST", "/tokens", {**entry, "label": "demo"})["token"])
-    _replace(path, msgspec.json.encode(access).decode())
+    replace_file(path, msgspec.json.encode(access).decode())
     return access
 
 
@@ -339,15 +292,15 @@ def run_annotator(args: argparse.Namespace) -> int:
     access = msgspec.json.decode((state / "access.json").read_bytes(), type=Access)
 
     def say(done: int, total: int, sentence: str) -> None:
-        _replace(work / "progress.json", json.dumps([done, total, sentence]))
+        replace_file(work / "progress.json", json.dumps([done, total, sentence]))
 
     sample = load_sample(args.project, state / "samples")
     plan = Plan(sample, args.labels, args.strategy, state / "datastore", work, settings.train, settings.intake, say)
     try:
         report = Annotator(WebClient(f"http://127.0.0.1:{settings.web.port}", access.token), plan).run()
     except LabelloopError as exc:
-        _replace(work / "error", str(exc))
+        replace_file(work / "error", str(exc))
         raise
-    _replace(work / "report.json", json.dumps(report))
+    replace_file(work / "report.json", json.dumps(report))
     signal.pause()  # the guard ends it
     return 0
