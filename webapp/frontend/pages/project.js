@@ -91,7 +91,7 @@ function show(status) {
   const curve = status.curve ?? [];
   draw("curve", curve.map(([labels]) => labels), [[text("accuracy"), colour("--pico-primary"), curve.map(([, accuracy]) => accuracy)]], { unit: (value) => percent(value, 0), x: text("labels") });
   const corrections = status.corrections_per_100 ?? [];
-  draw("corrections", corrections.map((_, at) => (at + 1) * 100), [[text("corrections"), colour("--warn"), corrections]], { unit: (value) => value.toFixed(0), x: text("drafted_labels") });
+  draw("corrections", corrections.map((_, at) => Math.min((at + 1) * 100, status.drafted)), [[text("corrections"), colour("--warn"), corrections]], { unit: (value) => value.toFixed(0), x: text("drafted_labels") });
   const losses = status.run?.losses ?? [];
   draw("losses", losses.map(([step]) => step), [[text("loss"), colour("--pico-primary"), losses.map(([, loss]) => loss)]], { unit: (value) => value.toPrecision(3), x: text("step") });
 }
