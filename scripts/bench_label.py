@@ -7,6 +7,7 @@ is a bare sqlite3 loop that writes the same rows without HTTP, app or checks.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import http.client
 import json
 import random
@@ -16,7 +17,7 @@ import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from labelloop.settings import Settings
 from scripts import web_bench
@@ -63,8 +64,17 @@ class Annotator(threading.Thread):
         return data
 
 
-def run_load(settings: Settings, token: str, annotators: int, pause_s: float, seconds: float) -> dict[str, float]:
-    """Return labels a second and percentiles in milliseconds."""
+class Load(NamedTuple):
+    """One load: the seconds of each call, how long it lasted, and who made it."""
+
+    seconds: list[float]
+    took_s: float
+    annotators: int
+    pause_s: float
+
+
+def run_load(settings: Settings, token: str, annotators: int, pause_s: float, seconds: float) -> Load:
+    """Let annotators label for `seconds`."""
     until_s = time.monotonic() + seconds
     people = [Annotator(settings, token, pause_s, until_s) for _ in range(annotators)]
     began_s = time.monotonic()
@@ -72,14 +82,18 @@ def run_load(settings: Settings, token: str, annotators: int, pause_s: float, se
         person.start()
     for person in people:
         person.join()
-    took_s = time.monotonic() - began_s
-    every = sorted(s for person in people for s in person.seconds)
+    return Load([s for person in people for s in person.seconds], time.monotonic() - began_s, annotators, pause_s)
+
+
+def summary(rounds: Sequence[Load]) -> dict[str, float]:
+    """Return labels a second and percentiles in milliseconds over some rounds."""
+    every = [s for load in rounds for s in load.seconds]
     cuts = statistics.quantiles(every, n=100)
     return {
-        "annotators": annotators,
-        "pause_s": pause_s,
+        "annotators": rounds[0].annotators,
+        "pause_s": rounds[0].pause_s,
         "labels": len(every),
-        "labels_per_s": round(len(every) / took_s, 1),
+        "labels_per_s": round(len(every) / sum(load.took_s for load in rounds), 1),
         "p50_ms": round(1000 * cuts[49], 2),
         "p99_ms": round(1000 * cuts[98], 2),
     }
@@ -106,43 +120,62 @@ def baseline(folder: Path, labels: int) -> float:
     return labels / took_s
 
 
-def run_size(n_items: int, args: argparse.Namespace) -> dict[str, Any]:
-    """Return both loads at one size of project."""
-    with web_bench.bench_folder() as folder, web_bench.valkey(folder) as redis_url:
-        settings = web_bench.bench_settings(folder, redis_url, args.database_url)
-        database, _, _ = web_bench.make_project(settings, n_items)
+class Bench:
+    """One running app with a project of `n_items`. Entered as a context."""
+
+    def __init__(self, n_items: int, args: argparse.Namespace, until: contextlib.ExitStack) -> None:
+        self.n_items, self._args = n_items, args
+        folder = until.enter_context(web_bench.bench_folder())
+        redis_url = until.enter_context(web_bench.valkey(folder))
+        self._settings = web_bench.bench_settings(folder, redis_url)
+        database, _, _ = web_bench.make_project(self._settings, n_items)
         database.close()
-        with web_bench.web_server(settings):
-            client = WebClient(web_bench.url_of(settings))
-            body = {"name": "bench", "password": web_bench.PASSWORD}
-            token = client.call("POST", "/tokens", body)["token"]
-            run_load(settings, token, 10, 0.0, 1.0)  # warm: connections, statement caches, the queue
-            paced = run_load(settings, token, args.annotators, args.pause, args.seconds)
-            client.with_token(token).call("POST", "/projects/bench/items", {"items": _more(args)})
-            flat_out = run_load(settings, token, args.flat_out, 0.0, args.seconds / 2)
-            client.close()
-    return {"items": n_items, "paced": paced, "flat_out": flat_out}
+        until.enter_context(web_bench.web_server(self._settings))
+        self._client = WebClient(web_bench.url_of(self._settings))
+        until.callback(self._client.close)
+        body = {"name": "bench", "password": web_bench.PASSWORD}
+        self._token = self._client.call("POST", "/tokens", body)["token"]
+        self.paced: list[Load] = []
+        self.flat_out: list[Load] = []
+        run_load(self._settings, self._token, args.flat_out, 0.0, 1.0)  # warm: connections, statement caches, the queue
+
+    def round(self, number: int) -> None:
+        """Run both loads once; fresh items keep the small project from running dry."""
+        self._client.with_token(self._token).call("POST", "/projects/bench/items", {"items": _more(self._args, number)})
+        args = self._args
+        self.paced.append(run_load(self._settings, self._token, args.annotators, args.pause, args.seconds))
+        self.flat_out.append(run_load(self._settings, self._token, args.flat_out, 0.0, args.seconds / 2))
+
+    def figures(self) -> dict[str, Any]:
+        """Return both loads over all rounds."""
+        return {"items": self.n_items, "paced": summary(self.paced), "flat_out": summary(self.flat_out)}
 
 
-def _more(args: argparse.Namespace) -> list[dict[str, str]]:
-    """Return fresh items, so that the small project does not run dry during the load without pause."""
-    return [{"id": f"more-{n}", "text": f"one more text, number {n}"} for n in range(min(10_000, int(1000 * args.seconds)))]
+def _more(args: argparse.Namespace, number: int) -> list[dict[str, str]]:
+    return [{"id": f"more-{number}-{n}", "text": f"one more text, number {n}"} for n in range(min(10_000, int(600 * args.seconds)))]
 
 
 def main(argv: Sequence[str]) -> dict[str, Any]:
-    """Run the benchmark and return its figures; `p99_growth` is the big project's p99 over the small one's, at a human pace."""
+    """Run the benchmark and return its figures; `p99_growth` is the big project's p99 over the small one's, at a human pace.
+
+    Both apps are up at the same time and take turns, so that whatever else the machine does meets both alike.
+    """
     parser = argparse.ArgumentParser(prog="scripts/bench label")
     parser.add_argument("--small", type=int, default=1000)
     parser.add_argument("--big", type=int, default=1_000_000)
     parser.add_argument("--annotators", type=int, default=100)
     parser.add_argument("--pause", type=float, default=2.0)
     parser.add_argument("--flat-out", type=int, default=10)
-    parser.add_argument("--seconds", type=float, default=20.0)
-    parser.add_argument("--database-url", default="", help="'' = SQLite; for PostgreSQL name an empty database, and one size twice")
+    parser.add_argument("--seconds", type=float, default=10.0, help="of each paced round; a round without pause takes half")
+    parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args(argv)
-    small, big = run_size(args.small, args), run_size(args.big, args)
-    with web_bench.bench_folder() as folder:
-        bare = baseline(folder, 5000)
+    with contextlib.ExitStack() as until:
+        benches = [Bench(n_items, args, until) for n_items in (args.small, args.big)]
+        for number in range(args.rounds):
+            for bench in benches if number % 2 else reversed(benches):
+                bench.round(number)
+        bare = baseline(until.enter_context(web_bench.bench_folder()), 5000)
+        small, big = (bench.figures() for bench in benches)
     return {
         "sizes": [small, big],
         "p99_growth": round(big["paced"]["p99_ms"] / small["paced"]["p99_ms"], 3),

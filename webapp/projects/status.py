@@ -110,7 +110,7 @@ def _status(tx: Tx, queue: RankedQueue, project: Project, now: float) -> Status:
         outbox=outbox.waiting(tx, project.id),
         outbox_age_s=round(now - oldest, 3) if oldest is not None else 0.0,
         failed=list(outbox.failures(tx, project.id, 20)),
-        trouble=find_trouble(live.read_pilot(tx), now) or (seen.problem if seen else ""),
+        trouble=find_trouble(live.read_pilot(tx), now) or (seen.problem if seen else "") or outbox.why_waiting(tx, project.id),
         is_paused=project.is_paused,
         spec_revision=project.spec_revision,
         opened_revision=project.opened_revision,
