@@ -10,6 +10,7 @@ import logging
 import secrets
 import shutil
 import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 
@@ -66,10 +67,17 @@ class Importer:
         return True
 
     def _run(self, job: ImportJob, project: Project) -> None:
+        """Read the next chunk while the one before is written; a chunk is written only after the one before it."""
         reads = read_rows(Source(job, project, self._media, self._max_item_bytes))
         size = CHUNK_FILES if job.kind in ("zip", "folder") else CHUNK_ROWS
-        while chunk := list(islice(reads, size)):
-            self._write(job, project, chunk)
+        with ThreadPoolExecutor(1, thread_name_prefix="import") as writer:
+            writing: Future[None] | None = None
+            while chunk := list(islice(reads, size)):
+                if writing is not None:
+                    writing.result()
+                writing = writer.submit(self._write, job, project, chunk)
+            if writing is not None:
+                writing.result()
 
     def _write(self, job: ImportJob, project: Project, chunk: list[Read]) -> None:
         new = [read.row for read in chunk if isinstance(read.row, NewItem)]
