@@ -17,7 +17,8 @@ from pathlib import Path
 
 import msgspec
 
-from cluster.broker import Broker, BrokerUrls
+from cluster.broker import Broker, BrokerUrls, QueueSpec
+from cluster.broker.table import queue_table
 from cluster.facts import inference_processes, read_facts, worker_concurrency
 from cluster.hostsfile import write_hosts
 from cluster.initial import Assignment, answer, assign, check_epoch, check_order
@@ -31,7 +32,6 @@ from datastore_layout.root import Root, open_root, task_folder
 from datastore_layout.tasks import read_spec, save_spec
 from labelloop import messages as m
 from labelloop.errors import BusyError, InvalidInputError, LabelloopError, NotFoundError, NotReadyError
-from labelloop.queues import bulk_queue, data_queue, dead_letter_queue, interactive_queue, node_queue, run_queue
 from labelloop.settings import Settings, environment_of
 from labelloop.tls import Identity, Peer
 
@@ -146,7 +146,7 @@ class Manager:
             load=facts.load,
             gpus=facts.gpus,
             versions=facts.versions,
-            broker="embedded",
+            broker=self._broker.view(),
             last_reason=reason,
         )
 
@@ -255,9 +255,8 @@ class Manager:
         """Make hosts file, broker and processes what `assignment` says; equal ones are left alone. Returns warnings."""
         write_hosts(self._options.hosts_file, assignment.hosts)
         urls = self._broker.urls()
-        self._broker.join(assignment.good, assignment.master_inference)
-        self._broker.ensure_queues(self._queues(assignment))
         config, warning = self._config(assignment, urls)
+        self._broker.ensure_queues(self._queues(assignment, config.rpc_processes))
         specs = self._specs(config)
         self._supervisor.update(specs)
         with self._lock:
@@ -310,12 +309,8 @@ class Manager:
             specs.append(spec_of(process, config, self._options.state, self._options.role_package, environment, _CHECKOUT))
         return specs
 
-    def _queues(self, assignment: Assignment) -> list[str]:
-        cluster, name = self._options.cluster_id, self._options.name
-        dead = dead_letter_queue(assignment.role or "", name)
-        if assignment.role == "inference":
-            return [interactive_queue(cluster), bulk_queue(cluster), node_queue(name), dead]
-        return [data_queue(assignment.master_host), run_queue(assignment.master_host), dead]
+    def _queues(self, assignment: Assignment, rpc_processes: int) -> list[QueueSpec]:
+        return queue_table(assignment, self._options.cluster_id, self._options.name, rpc_processes)
 
     def _wait_rpc(self, role: str) -> tuple[str, ...]:
         if not self._rpc:

@@ -99,6 +99,24 @@ class RegistryClient(TypedClient):
     def open_task(self, request: m.OpenTaskRequest, deadline_s: float | None = None) -> m.OpenTaskReply:
         return self._call(m.OpenTaskReply, "open_task", request, deadline_s)
 
+    def assign(self, request: m.AssignRequest, deadline_s: float | None = None) -> m.NodesReply:
+        return self._call(m.NodesReply, "assign", request, deadline_s)
+
+    def add(self, request: m.NodeRequest, deadline_s: float | None = None) -> m.NodesReply:
+        return self._call(m.NodesReply, "add", request, deadline_s)
+
+    def drain(self, request: m.NodeRequest, deadline_s: float | None = None) -> m.NodesReply:
+        return self._call(m.NodesReply, "drain", request, deadline_s)
+
+    def remove(self, request: m.NodeRequest, deadline_s: float | None = None) -> m.NodesReply:
+        return self._call(m.NodesReply, "remove", request, deadline_s)
+
+    def revoke(self, request: m.NodeRequest, deadline_s: float | None = None) -> m.Empty:
+        return self._call(m.Empty, "revoke", request, deadline_s)
+
+    def actions(self, request: m.Empty = m.Empty(), deadline_s: float | None = None) -> m.ActionsReply:
+        return self._call(m.ActionsReply, "actions", request, deadline_s)
+
 
 class ManagerClient(TypedClient):
     """The manager of one node."""
@@ -122,6 +140,15 @@ class ManagerClient(TypedClient):
 
     def leave(self, request: m.Empty = m.Empty(), deadline_s: float | None = None) -> m.Empty:
         return self._call(m.Empty, "leave", request, deadline_s)
+
+    def invite(self, request: m.InviteRequest, deadline_s: float | None = None) -> m.InviteReply:
+        return self._call(m.InviteReply, "invite", request, deadline_s)
+
+    def forget(self, request: m.ForgetRequest, deadline_s: float | None = None) -> m.Empty:
+        return self._call(m.Empty, "forget", request, deadline_s)
+
+    def link(self, request: m.LinkRequest, deadline_s: float | None = None) -> m.LinkReply:
+        return self._call(m.LinkReply, "link", request, deadline_s)
 
 
 class TrainClient(TypedClient):

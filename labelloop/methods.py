@@ -37,6 +37,12 @@ REGISTRY = _table(
     Method("nodes", m.Empty, m.NodesReply, ANY, True),
     Method("topology", m.Empty, m.Topology, ANY, True),
     Method("form", m.FormRequest, m.NodesReply, OPS, True),
+    Method("assign", m.AssignRequest, m.NodesReply, OPS, True),
+    Method("add", m.NodeRequest, m.NodesReply, OPS, True),
+    Method("drain", m.NodeRequest, m.NodesReply, OPS, True),
+    Method("remove", m.NodeRequest, m.NodesReply, OPS, True),
+    Method("revoke", m.NodeRequest, m.Empty, OPS, True),
+    Method("actions", m.Empty, m.ActionsReply, frozenset({"ops", "client"}), True),
     Method("open_task", m.OpenTaskRequest, m.OpenTaskReply, frozenset({"ops", "client"}), True),
 )
 MANAGER = _table(
@@ -46,6 +52,9 @@ MANAGER = _table(
     Method("stop_role", m.RoleRequest, m.NodeStatus, NODE_OPS, True),
     Method("logs", m.LogsRequest, m.LogsReply, NODE_OPS, True),
     Method("leave", m.Empty, m.Empty, NODE_OPS, True),
+    Method("invite", m.InviteRequest, m.InviteReply, NODE, True),
+    Method("forget", m.ForgetRequest, m.Empty, NODE, True),
+    Method("link", m.LinkRequest, m.LinkReply, NODE, True),
 )
 TRAIN = _table(
     Method("submit", m.SubmitRequest, m.SubmitReply, ANY, True),

@@ -16,6 +16,11 @@ def run_queue(master_host: str) -> str:
     return f"train.{master_host}.run"
 
 
+def rank_queue(node: str) -> str:
+    """Return the queue, on the train master's broker, of orders to one train node: take a rank of a run."""
+    return f"train.{node}.rank"
+
+
 def interactive_queue(cluster_id: str) -> str:
     """Return the queue of calls that a person waits for; every inference worker consumes it first."""
     return f"inference.{cluster_id}.interactive"

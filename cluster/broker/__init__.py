@@ -13,7 +13,7 @@ from typing import Protocol
 import msgspec
 
 from labelloop.errors import SettingsError
-from labelloop.messages import MachineInfo
+from labelloop.messages import BrokerView, InviteReply
 
 
 class BrokerUrls(msgspec.Struct, frozen=True, kw_only=True):
@@ -27,8 +27,16 @@ class BrokerUrls(msgspec.Struct, frozen=True, kw_only=True):
         return "BrokerUrls(...)"
 
 
+class QueueSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """One queue of the table. `is_replicated`: a quorum queue with replicas, else a classic one on the node that declares it."""
+
+    name: str
+    is_replicated: bool
+    dead_letters: str = ""
+
+
 class Broker(Protocol):
-    """One node's broker. All calls may be repeated."""
+    """One node's broker. All calls may be repeated; a call that finds its work done changes nothing."""
 
     def start(self) -> None:
         """Return when the broker answers. Raises NotReadyError saying what to start."""
@@ -39,20 +47,44 @@ class Broker(Protocol):
     def urls(self) -> BrokerUrls:
         """Return the URLs of the moment. Raises NotReadyError while there are none."""
 
+    def link(self) -> str:
+        """Return the URL by which the workers of other train nodes reach this broker's queues; it holds a password."""
+
     def check(self) -> None:
         """Raise UnreachableError when the broker does not answer now."""
+
+    def view(self) -> BrokerView:
+        """Return what is known of the broker, within milliseconds: heartbeats and pings ask for it."""
 
     def erlang_hash(self, cluster_id: str) -> str:
         """Return a short hash by which two nodes see whether they mean the same broker cluster; '' when not known."""
 
-    def join(self, machines: Sequence[MachineInfo], master: str) -> None:
-        """Make this node a member of the broker cluster of `machines`, led by the node with IP `master`."""
+    def invite(self) -> InviteReply:
+        """Return the way into the broker cluster that this node is a running member of, or why there is none."""
 
-    def ensure_queues(self, names: Sequence[str]) -> None:
-        """Declare the queues, with replicas where the broker has any."""
+    def found(self, cluster: str) -> None:
+        """Make this node the first member of the new broker cluster `cluster`; nothing it holds is lost."""
+
+    def join(self, invite: InviteReply) -> None:
+        """Stop, take the cluster's cookie, start and join: what this node's broker held before is gone.
+
+        Raises ConflictError when the cluster still knows this node under an earlier life: it must forget it first.
+        """
+
+    def reset(self) -> None:
+        """Empty this node's broker and leave whatever cluster it was in, without asking the others."""
+
+    def forget(self, hostname: str) -> None:
+        """Strike a member that does not run off the cluster and shrink its queues. Raises ConflictError while it runs."""
+
+    def ensure_queues(self, queues: Sequence[QueueSpec]) -> None:
+        """Declare the queues that are missing."""
+
+    def balance(self) -> None:
+        """Grow or shrink every replicated queue to min(3, members), from five members on to 5, on running members."""
 
     def leave(self) -> None:
-        """Take this node out of the broker cluster."""
+        """Take this node out of the broker cluster while the others go on."""
 
 
 def open_broker(url_file: Path) -> Broker:

@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import NoReturn
 from urllib.parse import urlsplit
 
-from cluster.broker import BrokerUrls
+from cluster.broker import BrokerUrls, QueueSpec
 from cluster.state import claim_port
 from labelloop.errors import NotReadyError, SettingsError, UnauthenticatedError, UnreachableError
-from labelloop.messages import MachineInfo
+from labelloop.messages import BrokerView, InviteReply
 from labelloop.settings import BrokerSettings
 from labelloop.tls import write_file
 
@@ -154,15 +154,43 @@ class EmbeddedBroker:
             return ""
         return hmac.new(password.encode(), cluster_id.encode(), hashlib.sha256).hexdigest()[:16]
 
-    def join(self, machines: Sequence[MachineInfo], master: str) -> None:
-        """Do nothing: one server stands for all nodes of the machine, so every node is a member already."""
+    def link(self) -> str:
+        """Return the URL of the messages: one server stands for all nodes."""
+        return self.urls().broker
 
-    def ensure_queues(self, names: Sequence[str]) -> None:
+    def view(self) -> BrokerView:
+        """Return that it is there once it has a URL; queues of this server are not counted."""
+        try:
+            self._base()
+        except NotReadyError as exc:
+            return BrokerView(kind="embedded", state="stopped", reason=str(exc))
+        return BrokerView(kind="embedded", state="running", cluster="embedded")
+
+    def invite(self) -> InviteReply:
+        """Say that all is there: one server stands for all nodes of the machine, so every node is a member already."""
+        return InviteReply(is_ready=True, cluster="embedded")
+
+    def found(self, cluster: str) -> None:
+        """Do nothing: see `invite`."""
+
+    def join(self, invite: InviteReply) -> None:
+        """Do nothing: see `invite`."""
+
+    def reset(self) -> None:
+        """Do nothing: the server serves the other nodes too."""
+
+    def forget(self, hostname: str) -> None:
+        """Do nothing: see `invite`."""
+
+    def ensure_queues(self, queues: Sequence[QueueSpec]) -> None:
         """Do nothing beyond `check`: a queue of this server comes into being with its first message."""
         self.check()
 
+    def balance(self) -> None:
+        """Do nothing: there are no replicas."""
+
     def leave(self) -> None:
-        """Do nothing: see `join`."""
+        """Do nothing: see `invite`."""
 
     def _base(self) -> str:
         try:

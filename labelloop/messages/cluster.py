@@ -27,13 +27,17 @@ class BadMachine(Message, frozen=True, kw_only=True):
 
 
 class InitialRequest(Message, frozen=True, kw_only=True):
-    """`epoch` orders assignments: a manager refuses one lower than it has applied."""
+    """`epoch` orders assignments: a manager refuses one lower than it has applied.
+
+    `survivors` is set when the broker cluster lost its majority: these inference nodes reset their brokers and form anew.
+    """
 
     machines_info: tuple[MachineInfo, ...]
     task_category: str
     task_extra_info: TaskExtraInfo
     task_datastore_path: str
     epoch: int
+    survivors: tuple[str, ...] = ()
 
 
 class InitialReply(Message, frozen=True, kw_only=True):
@@ -57,10 +61,31 @@ class ProcessView(Message, frozen=True, kw_only=True):
     state: Literal["starting", "running", "backing-off", "stopped"]
     restarts: int
     reason: str = ""
+    activity: str = ""
+
+
+class BrokerView(Message, frozen=True, kw_only=True):
+    """A node's broker as its manager sees it.
+
+    `state`: 'paused' = in a minority, so it answers nobody until the partition heals. `cluster` is the id of the broker cluster it
+    belongs to, '' = outside any. `members` and `running` are host names; `queues` counts the messages of each queue, ready or
+    being worked on.
+    """
+
+    kind: Literal["embedded", "rabbitmq"] = "embedded"
+    state: Literal["running", "paused", "stopped", "unknown"] = "unknown"
+    cluster: str = ""
+    members: tuple[str, ...] = ()
+    running: tuple[str, ...] = ()
+    queues: dict[str, int] = {}
+    reason: str = ""
 
 
 class NodeStatus(Message, frozen=True, kw_only=True):
-    """What a manager says of its node in each heartbeat; sizes in bytes, `load` is the 1-minute average."""
+    """What a manager says of its node in each heartbeat; sizes in bytes, `load` is the 1-minute average.
+
+    `clock_s` is its wall clock (seconds since 1970), for `doctor` alone; `datastore` '' = mounted and ours, else what is wrong.
+    """
 
     hostname: str
     ip: str
@@ -78,8 +103,11 @@ class NodeStatus(Message, frozen=True, kw_only=True):
     load: float = 0.0
     gpus: tuple[str, ...] = ()
     versions: dict[str, str] = {}
-    broker: str = ""
+    broker: BrokerView = BrokerView()
     last_reason: str = ""
+    disk_free_bytes: int = 0
+    datastore: str = ""
+    clock_s: float = 0.0
 
 
 class NodeView(Message, frozen=True, kw_only=True):
@@ -89,6 +117,7 @@ class NodeView(Message, frozen=True, kw_only=True):
     age_s: float
     is_alive: bool
     kind: PeerKind = "node"
+    is_draining: bool = False
 
 
 class NodesReply(Message, frozen=True, kw_only=True):
@@ -129,8 +158,11 @@ class Heartbeat(Message, frozen=True, kw_only=True):
 
 
 class HeartbeatReply(Message, frozen=True, kw_only=True):
+    """`revoked` are the serial numbers (hex) of certificates that no server may accept any more."""
+
     epoch: int
     cluster_id: str
+    revoked: tuple[str, ...] = ()
 
 
 class FormRequest(Message, frozen=True, kw_only=True):
@@ -140,6 +172,76 @@ class FormRequest(Message, frozen=True, kw_only=True):
     train: int = 0
     inference: int = 0
     roles: dict[str, Role] = {}
+
+
+class NodeRequest(Message, frozen=True, kw_only=True):
+    """One node by its host name: `add`, `drain` (`is_undone` takes it back), `remove`, `revoke`."""
+
+    hostname: str
+    is_undone: bool = False
+
+
+class AssignRequest(Message, frozen=True, kw_only=True):
+    """Give nodes a role, '' = none; the others keep theirs."""
+
+    roles: dict[str, Literal["", "train", "inference"]]
+
+
+class Action(Message, frozen=True, kw_only=True):
+    """One thing that the registry did or that was done to it, with its reason; `at` is ISO 8601 UTC of the registry's clock."""
+
+    at: str
+    what: str
+    reason: str
+
+
+class ActionsReply(Message, frozen=True, kw_only=True):
+    """The newest last."""
+
+    actions: tuple[Action, ...]
+
+
+class InviteRequest(Message, frozen=True, kw_only=True):
+    """Ask a manager for the way into the broker cluster that its node is in, as of `epoch`."""
+
+    hostname: str
+    epoch: int
+
+
+class InviteReply(Message, frozen=True, kw_only=True):
+    """The way in: `cookie` is the cluster's secret. Not ready: `reason` says what is waited for, and the cookie is empty."""
+
+    is_ready: bool
+    reason: str = ""
+    cluster: str = ""
+    cookie: str = ""
+    members: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"InviteReply(is_ready={self.is_ready}, reason={self.reason!r}, cluster={self.cluster!r})"
+
+
+class ForgetRequest(Message, frozen=True, kw_only=True):
+    """Make the broker cluster forget a member that is not running, and shrink its queues."""
+
+    hostname: str
+    epoch: int
+
+
+class LinkRequest(Message, frozen=True, kw_only=True):
+    """Ask the train master's manager where its queues are for the workers of another train node."""
+
+    hostname: str
+    epoch: int
+
+
+class LinkReply(Message, frozen=True, kw_only=True):
+    """`broker_url` holds the password of the role's account."""
+
+    broker_url: str
+
+    def __repr__(self) -> str:
+        return "LinkReply(...)"
 
 
 class OpenTaskRequest(Message, frozen=True, kw_only=True):
@@ -170,8 +272,10 @@ class RoleRequest(Message, frozen=True, kw_only=True):
 class RoleConfig(Message, frozen=True, kw_only=True):
     """All that a role process needs, written by the manager to a file of mode 0600 (JSON) whose path is its only argument.
 
-    `master_host` is the host name of the train master (queue names carry it). `rpc_host`/`rpc_port` is where the RPC listens,
-    `rpc_processes` the N of inference_rpc. `concurrency` is Celery's number of worker children.
+    `master_host` is the host name of the train master (queue names carry it). `broker_url` of a train role is the train
+    master's broker, of an inference role the node's own; `result_url` '' = no result backend (RabbitMQ has none).
+    `rpc_host`/`rpc_port` is where the RPC listens, `rpc_processes` the N of inference_rpc. `concurrency` is Celery's number of
+    worker children.
     """
 
     node: str
