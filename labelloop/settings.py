@@ -106,7 +106,7 @@ class InferenceSettings(Area, frozen=True, kw_only=True):
 
 
 class BrokerSettings(Area, frozen=True, kw_only=True):
-    """The queues between roles. task_limit_s < visibility_timeout_s is asserted at start."""
+    """The queues between roles. task_limit_s < visibility_timeout_s < consumer_timeout_s is asserted at start."""
 
     port: Annotated[int, _say("Port of the embedded broker on 127.0.0.1; 0 = a free one, remembered.", ge=0)] = 0
     visibility_timeout_s: Annotated[
@@ -114,6 +114,13 @@ class BrokerSettings(Area, frozen=True, kw_only=True):
     ] = 90
     unacked_restore_interval_s: Annotated[int, _say("Polls between two restores of lost messages (embedded broker).", ge=1)] = 1
     delivery_limit: Annotated[int, _say("Deliveries after which a message is dead.", ge=2)] = 10
+    consumer_timeout_s: Annotated[
+        int, _say("Seconds after which RabbitMQ takes an unacknowledged message away from its worker.", ge=60)
+    ] = 600
+    heartbeat_s: Annotated[
+        float, _say("Seconds between two heartbeats with RabbitMQ; twice that without a sign and the connection is dead.", ge=1)
+    ] = 3.0
+    confirm_timeout_s: Annotated[float, _say("Seconds RabbitMQ has to confirm a message.", gt=0)] = 3.0
 
 
 class WebSettings(Area, frozen=True, kw_only=True):
@@ -213,6 +220,11 @@ def read_settings(path: Path | None, environment: Mapping[str, str] | None = Non
         raise SettingsError(
             f"train.task_limit_s ({settings.train.task_limit_s}) must be below broker.visibility_timeout_s "
             f"({settings.broker.visibility_timeout_s}), or a running task is delivered twice"
+        )
+    if settings.broker.visibility_timeout_s >= settings.broker.consumer_timeout_s:
+        raise SettingsError(
+            f"broker.visibility_timeout_s ({settings.broker.visibility_timeout_s}) must be below broker.consumer_timeout_s "
+            f"({settings.broker.consumer_timeout_s}), the longest that any broker waits for a worker"
         )
     return settings
 
