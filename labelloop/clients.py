@@ -150,6 +150,9 @@ class ManagerClient(TypedClient):
     def link(self, request: m.LinkRequest, deadline_s: float | None = None) -> m.LinkReply:
         return self._call(m.LinkReply, "link", request, deadline_s)
 
+    def probe(self, request: m.ProbeRequest, deadline_s: float | None = None) -> m.ProbeReply:
+        return self._call(m.ProbeReply, "probe", request, deadline_s)
+
 
 class TrainClient(TypedClient):
     """train_rpc: labels in, trainings, versions."""

@@ -55,6 +55,7 @@ MANAGER = _table(
     Method("invite", m.InviteRequest, m.InviteReply, NODE, True),
     Method("forget", m.ForgetRequest, m.Empty, NODE, True),
     Method("link", m.LinkRequest, m.LinkReply, NODE, True),
+    Method("probe", m.ProbeRequest, m.ProbeReply, NODE_OPS, True),
 )
 TRAIN = _table(
     Method("submit", m.SubmitRequest, m.SubmitReply, ANY, True),

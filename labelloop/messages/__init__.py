@@ -53,6 +53,7 @@ from labelloop.messages.inference import (
     ResultsReply,
     ResultsRequest,
 )
+from labelloop.messages.probe import DiskView, ProbeReply, ProbeRequest
 from labelloop.messages.tasks import Draft, Item, ItemError, Sample, TaskExtraInfo, TaskSpec
 from labelloop.messages.train import (
     CancelRequest,
@@ -86,6 +87,7 @@ __all__ = [
     "CancelRequest",
     "Category",
     "ChunkResult",
+    "DiskView",
     "Draft",
     "Empty",
     "ForgetRequest",
@@ -121,6 +123,8 @@ __all__ = [
     "PointerReply",
     "PredictRequest",
     "Predictions",
+    "ProbeReply",
+    "ProbeRequest",
     "ProcessView",
     "ProgressReply",
     "ProgressRequest",
