@@ -30,6 +30,7 @@ class InitialRequest(Message, frozen=True, kw_only=True):
     """`epoch` orders assignments: a manager refuses one lower than it has applied.
 
     `survivors` is set when the broker cluster lost its majority: these inference nodes reset their brokers and form anew.
+    `drained` machines keep their place (hosts block, broker member) but run no role process and are nobody's master.
     """
 
     machines_info: tuple[MachineInfo, ...]
@@ -38,6 +39,7 @@ class InitialRequest(Message, frozen=True, kw_only=True):
     task_datastore_path: str
     epoch: int
     survivors: tuple[str, ...] = ()
+    drained: tuple[str, ...] = ()
 
 
 class InitialReply(Message, frozen=True, kw_only=True):
