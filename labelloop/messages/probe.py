@@ -19,7 +19,10 @@ class ProbeRequest(Message, frozen=True, kw_only=True):
 
 
 class DiskView(Message, frozen=True, kw_only=True):
-    """One file system; sizes in bytes. `what` it is for: state, datastore, broker, logs. `free_names` -1 = it does not count them."""
+    """One file system; sizes in bytes. `what` it is for: state, datastore, broker.
+
+    `free_names` is how many more files it can name, -1 = it does not count them.
+    """
 
     what: str
     path: str
