@@ -20,14 +20,22 @@ MOST_ACTIVITY = 200
 
 
 class Machines(msgspec.Struct, frozen=True, kw_only=True):
-    """The good machines, and the epoch of the order that named them."""
+    """The good machines, and the epoch of the order that named them.
+
+    `is_alone`: this node came back as train master and nobody has answered yet that no other took over meanwhile; until then it
+    takes labels in, and neither starts a training nor publishes.
+    """
 
     epoch: int = 0
     good: tuple[MachineInfo, ...] = ()
+    is_alone: bool = False
 
     def of(self, role: str) -> tuple[MachineInfo, ...]:
         """Return the machines of one role."""
         return tuple(machine for machine in self.good if machine.type == role)
+
+
+ALONE = "blocked: this master is alone after a restart and does not know whether another took over"
 
 
 def write_machines(state: Path, machines: Machines) -> None:

@@ -56,6 +56,13 @@ class ClusterSettings(Area, frozen=True, kw_only=True):
     token_life_s: Annotated[float, _say("Seconds a join token is good for.", gt=0)] = 86400.0
     certificate_days: Annotated[int, _say("Days a certificate is good for; renewed at half life.", ge=1)] = 90
     shutdown_grace_s: Annotated[float, _say("Seconds a process has between SIGTERM and SIGKILL.", gt=0)] = 8.0
+    join_timeout_s: Annotated[
+        float,
+        _say("Seconds a node waits for the others while it enters the broker cluster or asks the train master's queues.", gt=0),
+    ] = 60.0
+    forget_after_s: Annotated[
+        float, _say("Seconds a member of the broker cluster may be dead before the majority forgets it.", gt=0)
+    ] = 300.0
 
 
 class IntakeSettings(Area, frozen=True, kw_only=True):

@@ -38,6 +38,7 @@ from labelloop.errors import (
 )
 from labelloop.messages import Message, decode, encode
 from labelloop.methods import SERVICES, Method
+from labelloop.revocation import RevokedSerials
 from labelloop.settings import WireSettings
 from labelloop.tls import ANONYMOUS, Anonymous, ContextSource, Identity, Peer, peer_of, unverified_context
 from labelloop.wire_door import Connections, Door, Ticket, open_listener
@@ -259,6 +260,7 @@ class Server:
         is_open = any(ANONYMOUS in row.kinds for row in SERVICES[self.service].values())
         self._contexts = ContextSource(self._identity, is_server=True, is_certificate_needed=not is_open)
         self._contexts.get()
+        self._revoked = RevokedSerials(self._identity.certificate_file.parent)
         self._root = (self.service, self._identity.ca_file.read_text())
         self._slots = threading.BoundedSemaphore(self._settings.worker_threads)
         self._connections = Connections(self._settings.max_connections, self._settings.max_connections_per_address)
@@ -278,8 +280,8 @@ class Server:
         is_lingering = False
         try:
             connection = ticket.wrap(self._contexts.get())
-            peer = self._shake_hands(connection, ticket)
-            self._serve(connection, peer)
+            peer, serial = self._shake_hands(connection, ticket)
+            self._serve(connection, peer, serial)
         except EOFError:
             pass
         except (FrameError, TooLargeError, LabelloopError, OSError, ValueError) as exc:
@@ -288,25 +290,32 @@ class Server:
         finally:
             ticket.close(is_lingering)
 
-    def _shake_hands(self, connection: ssl.SSLSocket, ticket: Ticket) -> Peer:
+    def _shake_hands(self, connection: ssl.SSLSocket, ticket: Ticket) -> tuple[Peer, str]:
+        """Return who calls and the serial number of its certificate, '' = none."""
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection.settimeout(self._settings.handshake_timeout_s)
         connection.do_handshake()
         peer = peer_of(connection, ticket.address)
-        if peer.kind != ANONYMOUS:
-            self._connections.know(ticket)
-        return peer
+        if peer.kind == ANONYMOUS:
+            return peer, ""
+        serial = str((connection.getpeercert() or {}).get("serialNumber", ""))
+        with contextlib.suppress(UnauthenticatedError):  # who is refused below hears why, but holds no place
+            if not self._revoked.has(serial):
+                self._connections.know(ticket)
+        return peer, serial
 
-    def _serve(self, connection: ssl.SSLSocket, peer: Peer) -> None:
+    def _serve(self, connection: ssl.SSLSocket, peer: Peer, serial: str) -> None:
         is_anonymous = peer.kind == ANONYMOUS
         limit = self._settings.max_frame_bytes
         channel = FrameChannel(connection, min(limit, ANONYMOUS_FRAME_BYTES) if is_anonymous else limit)
         channel.frame_timeout_s = self._settings.handshake_timeout_s if is_anonymous else self._settings.idle_timeout_s
         connection.settimeout(channel.frame_timeout_s)
-        _Served(channel, self._root, lambda name, data: self._answer(name, data, peer)).serve_all()
+        _Served(channel, self._root, lambda name, data: self._answer(name, data, peer, serial)).serve_all()
 
-    def _answer(self, name: str, data: bytes | memoryview, peer: Peer) -> bytes:
+    def _answer(self, name: str, data: bytes | memoryview, peer: Peer, serial: str) -> bytes:
         """Return the encoded reply of one call. Raises LabelloopErrors only."""
+        if serial and self._revoked.has(serial):
+            raise UnauthenticatedError(f"the certificate of {peer.name} was revoked: enrol anew with a join token")
         service, _, method = name.partition(".")
         row = SERVICES[self.service].get(method) if service == self.service else None
         if row is None:

@@ -143,6 +143,8 @@ def _plain(info: inspect.Type) -> Any:
             return info.values[0]
         case inspect.VarTupleType():
             return ()
+        case inspect.DictType():
+            return {}
         case inspect.StructType():
             assert issubclass(info.cls, m.Message)
             return smallest(info.cls)
