@@ -28,6 +28,12 @@ class Assignment(msgspec.Struct, frozen=True, kw_only=True):
     master_host: str = ""
     is_master: bool = False
     has_left: bool = False
+    drained: tuple[str, ...] = ()
+
+    @property
+    def working(self) -> tuple[MachineInfo, ...]:
+        """Return the good machines that are not drained: only they lead and run role processes."""
+        return tuple(machine for machine in self.good if machine.hostname not in self.drained)
 
     @property
     def hosts(self) -> tuple[tuple[str, str], ...]:
@@ -42,6 +48,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     machines: tuple[MachineInfo, ...]
     epoch: int
     task: TaskSpec | None
+    drained: tuple[str, ...] = ()
 
 
 def check_order(request: InitialRequest, hostname: str, ip: str, root: Path) -> Order:
@@ -58,7 +65,7 @@ def check_order(request: InitialRequest, hostname: str, ip: str, root: Path) -> 
         raise InvalidInputError(f"machines_info does not name {hostname!r}, the node that was called")
     if me.ip != ip:
         raise InvalidInputError(f"machines_info gives {hostname!r} the ip {me.ip!r}, it is at {ip}")
-    return Order(me=me, machines=request.machines_info, epoch=request.epoch, task=task)
+    return Order(me=me, machines=request.machines_info, epoch=request.epoch, task=task, drained=request.drained)
 
 
 def _task_of(request: InitialRequest, root: Path) -> TaskSpec | None:
@@ -79,8 +86,9 @@ def check_epoch(epoch: int, applied: int) -> None:
 
 def assign(order: Order, good: Sequence[MachineInfo]) -> Assignment:
     """Return what this node becomes, given who is good."""
-    master_train, master_inference, _ = choose_masters(good)
-    train = master_of(good, "train")
+    working = tuple(machine for machine in good if machine.hostname not in order.drained)
+    master_train, master_inference, _ = choose_masters(working)
+    train = master_of(working, "train")
     role: Role = "train" if order.me.type == "train" else "inference"
     return Assignment(
         epoch=order.epoch,
@@ -90,6 +98,7 @@ def assign(order: Order, good: Sequence[MachineInfo]) -> Assignment:
         master_inference=master_inference,
         master_host=train.hostname if train else "",
         is_master=order.me.ip == (master_train if role == "train" else master_inference),
+        drained=tuple(name for name in order.drained if name in {machine.hostname for machine in good}),
     )
 
 
@@ -97,7 +106,7 @@ def answer(
     assignment: Assignment, bad: Sequence[BadMachine], rpc: str, hashes: dict[str, str], me: str, extra: Sequence[str]
 ) -> InitialReply:
     """Return the reply; `hashes` is each good machine's erlang_hash as far as known, `extra` are further warnings."""
-    _, _, warnings = choose_masters(assignment.good)
+    _, _, warnings = choose_masters(assignment.working)
     mine = hashes.get(me, "")
     odd = [f"{name} uses another broker than {me}" for name, found in sorted(hashes.items()) if mine and found and found != mine]
     return InitialReply(

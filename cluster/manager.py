@@ -257,11 +257,11 @@ class Manager:
         urls = self._broker.urls()
         config, warning = self._config(assignment, urls)
         self._broker.ensure_queues(self._queues(assignment, config.rpc_processes))
-        specs = self._specs(config)
-        self._supervisor.update(specs)
+        is_drained = self._options.name in assignment.drained
+        self._supervisor.update([] if is_drained else self._specs(config))
         with self._lock:
             self._urls = urls
-            self._rpc = f"{config.rpc_host}:{config.rpc_port}" if has_rpc(config) else ""
+            self._rpc = f"{config.rpc_host}:{config.rpc_port}" if has_rpc(config) and not is_drained else ""
         return (warning,) if warning else ()
 
     def _config(self, assignment: Assignment, urls: BrokerUrls) -> tuple[m.RoleConfig, str]:
