@@ -22,6 +22,7 @@ from cluster.broker.table import queue_table
 from cluster.facts import inference_processes, read_facts, worker_concurrency
 from cluster.hostsfile import write_hosts
 from cluster.initial import Assignment, answer, assign, check_epoch, check_order
+from cluster.probe import Surroundings, look_around
 from cluster.process import ProcessSpec
 from cluster.reachability import Ping, split_machines, wait_for_rpc
 from cluster.roles import config_file, has_rpc, processes_of, spec_of, sweep_leftovers
@@ -84,6 +85,7 @@ class Manager:
             "stop_role": self.stop_role,
             "logs": self.logs,
             "leave": self.leave,
+            "probe": lambda request, peer: look_around(request, self._surroundings()),
         }
 
     def stop(self) -> None:
@@ -179,6 +181,17 @@ class Manager:
             write_hosts(self._options.hosts_file, ())
         self._say(f"left the cluster, asked by {peer.name}")
         return m.Empty()
+
+    def _surroundings(self) -> Surroundings:
+        options = self._options
+        return Surroundings(
+            name=options.name,
+            cluster_id=options.cluster_id,
+            state=options.state,
+            datastore=options.datastore,
+            hosts_file=options.hosts_file,
+            certificate_file=self._identity.certificate_file,
+        )
 
     # ------------------------------------------------------------ what the daemon's loop calls
 
