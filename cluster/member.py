@@ -1,0 +1,245 @@
+"""This node as a member of the broker cluster: looks, lets `cluster.membership` decide, does it, looks again.
+
+Owns every change of this node's broker and what the lowest running member does for the others (forget, balance). Must never
+decide by itself and never remember a plan: each turn starts from what is, so a fall at any point is mended by the next turn.
+Called by the manager, one order or turn of upkeep at a time; `forget` also by the threads of the manager's server.
+
+Locks: `_others` is held while other members are struck off or queues balanced, so that a peer's request and our own upkeep take
+turns. It is never held while a peer is called.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import threading
+import time
+from collections.abc import Callable
+
+import msgspec
+
+from cluster.broker import Broker
+from cluster.membership import Action, Seen, Step, View, caretaker, decide, to_forget
+from cluster.peers import Peers
+from labelloop.errors import ConflictError, LabelloopError, NotReadyError, RetryableError, StaleEpochError
+from labelloop.messages import BrokerView, ForgetRequest, InviteReply, InviteRequest, MachineInfo, NodeStatus
+
+logger = logging.getLogger(__name__)
+
+_POLL_S = 0.1
+_ASK_AGAIN_S = 0.05
+_ASK_FOR_S = 1.0
+_MOST_DEEDS = 20
+
+
+class Circle(msgspec.Struct, frozen=True, kw_only=True):
+    """The inference nodes of an order: the good ones, this one included, and the names of all that it lists, good or bad."""
+
+    epoch: int
+    machines: tuple[MachineInfo, ...]
+    listed: tuple[str, ...] = ()
+    survivors: tuple[str, ...] = ()
+
+    def machine(self, hostname: str) -> MachineInfo:
+        """Return one of the good machines."""
+        return next(machine for machine in self.machines if machine.hostname == hostname)
+
+
+class Member:
+    """See the module. `erlang_hash` tells the hash of this node's cookie of the moment."""
+
+    def __init__(
+        self,
+        me: str,
+        broker: Broker,
+        peers: Peers,
+        erlang_hash: Callable[[], str],
+        forget_after_s: float,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._me = me
+        self._broker = broker
+        self._peers = peers
+        self._erlang_hash = erlang_hash
+        self._forget_after_s = forget_after_s
+        self._clock = clock
+        self._sleep = sleep
+        self._others = threading.Lock()
+        self._failed_starts = 0
+        self._is_remembered = False
+        self._dead_since_s: dict[str, float] = {}
+        self._balanced: tuple[frozenset[str], frozenset[str]] | None = None
+        self._said = ""
+
+    # ------------------------------------------------------------ becoming a member
+
+    def settle(self, circle: Circle, timeout_s: float) -> str:
+        """Return why this node needs nothing more: it is a running member. 0 s = do what can be done without waiting.
+
+        Raises NotReadyError saying what it waited for, StaleEpochError when the others are past this epoch.
+        """
+        if self._broker.view().kind == "embedded":
+            self._broker.start()
+            return "one embedded broker serves all nodes"
+        deadline_s = self._clock() + timeout_s
+        deeds = 0
+        while True:
+            try:
+                step = self.advance(circle)
+            except StaleEpochError:
+                raise
+            except (RetryableError, ConflictError) as exc:
+                step = Step(action=Action.WAIT, reason=str(exc))
+            if step.action is Action.KEEP:
+                return step.reason
+            deeds += step.action is not Action.WAIT
+            if (step.action is Action.WAIT or deeds > _MOST_DEEDS) and self._clock() >= deadline_s:
+                raise NotReadyError(f"the broker of {self._me} is not in the cluster yet: {step.reason}")
+            if step.action is Action.WAIT:
+                self._sleep(_POLL_S)
+
+    def advance(self, circle: Circle) -> Step:
+        """Look, decide and do one step; return it, as WAIT when it could not be done yet."""
+        step = decide(self._view(circle))
+        if f"{step.action.value}: {step.reason}" != self._said:
+            self._said = f"{step.action.value}: {step.reason}"
+            logger.info("%s", self._said)
+        return self._do(step, circle)
+
+    def stand_alone(self) -> None:
+        """Run a broker of our own, outside any cluster: that of a train node, or of a node without a role."""
+        view = self._broker.view()
+        if view.kind != "embedded" and view.cluster:
+            logger.info("leaving the broker cluster %s: this node is no inference node any more", view.cluster)
+            self.leave()
+        self._broker.start()
+
+    def leave(self) -> None:
+        """Take this node out of the cluster; where the others cannot be told, they forget it by themselves."""
+        try:
+            self._broker.leave()
+        except LabelloopError as exc:
+            logger.warning("cannot leave the broker cluster in order (%s: %s): emptying this node's broker", exc.code, exc)
+            self._broker.reset()
+        self._is_remembered, self._failed_starts = False, 0
+
+    def _view(self, circle: Circle) -> View:
+        said = self._peers.look(circle.machines, self._me)
+        machines = [self._seen(machine, said.get(machine.hostname)) for machine in circle.machines]
+        return View(
+            me=self._me,
+            machines=tuple(machine for machine in machines if machine is not None),
+            survivors=circle.survivors,
+            unheard=tuple(machine.hostname for machine, seen in zip(circle.machines, machines, strict=True) if seen is None),
+            is_remembered=self._is_remembered,
+            failed_starts=self._failed_starts,
+        )
+
+    def _seen(self, machine: MachineInfo, status: NodeStatus | None) -> Seen | None:
+        if machine.hostname == self._me:
+            return Seen(hostname=self._me, ip=machine.ip, broker=self._broker.view(), erlang_hash=self._erlang_hash())
+        if status is None:
+            return None
+        return Seen(hostname=machine.hostname, ip=machine.ip, broker=status.broker, erlang_hash=status.erlang_hash)
+
+    # ------------------------------------------------------------ one step
+
+    def _do(self, step: Step, circle: Circle) -> Step:
+        match step.action:
+            case Action.KEEP:
+                self._failed_starts, self._is_remembered = 0, False
+            case Action.START:
+                self._start()
+            case Action.FOUND:
+                self._broker.start()
+                self._broker.found(f"e{circle.epoch}-{secrets.token_hex(4)}")
+            case Action.RESET_AND_FORM:
+                self._broker.reset()
+            case Action.JOIN | Action.REJOIN | Action.ADOPT:
+                return self._enter(step, circle)
+        return step
+
+    def _start(self) -> None:
+        try:
+            self._broker.start()
+        except RetryableError:
+            self._failed_starts += 1
+            raise
+        self._failed_starts = 0
+
+    def _enter(self, step: Step, circle: Circle) -> Step:
+        """Touch the broker only once the inviting manager has said that its own runs in this epoch."""
+        invite = self._ask(circle, step.host)
+        if not invite.is_ready:
+            return Step(action=Action.WAIT, reason=f"{step.host}: {invite.reason}")
+        if step.action is Action.REJOIN:
+            self._broker.stop()
+            request = ForgetRequest(hostname=self._me, epoch=circle.epoch)
+            self._peers.forget(circle.machine(step.forgetter), request)
+        try:
+            self._broker.join(invite)
+        except ConflictError:
+            self._is_remembered = True
+            raise
+        self._is_remembered, self._failed_starts = False, 0
+        return step
+
+    def _ask(self, circle: Circle, host: str) -> InviteReply:
+        request = InviteRequest(hostname=self._me, epoch=circle.epoch)
+        machine, deadline_s = circle.machine(host), self._clock() + _ASK_FOR_S
+        while True:
+            invite = self._peers.invite(machine, request)
+            if invite.is_ready or self._clock() >= deadline_s:
+                return invite
+            self._sleep(_ASK_AGAIN_S)
+
+    # ------------------------------------------------------------ staying one
+
+    def tend(self, circle: Circle) -> str:
+        """Mend this node's membership where it is broken, and do the caretaker's work where this is the one; '' = nothing was done.
+
+        Raises RetryableError saying what is waited for. No peer is asked while all is well.
+        """
+        view = self._broker.view()
+        if view.kind == "embedded":
+            return ""
+        names = {machine.hostname for machine in circle.machines}
+        if view.state == "running" and view.cluster and self._me in view.running and names <= set(view.running):
+            self._failed_starts = 0
+            return self._care(view, circle)
+        before = f"{view.state} in {view.cluster or 'no cluster'}"
+        kept = self.settle(circle, timeout_s=0.0)
+        after = self._broker.view()
+        done = self._care(after, circle)
+        mended = (
+            "" if (after.state, after.cluster) == (view.state, view.cluster) else f"broker was {before}, mended by itself: {kept}"
+        )
+        return "; ".join(filter(None, (mended, done)))
+
+    def _care(self, view: BrokerView, circle: Circle) -> str:
+        """Forget the dead and balance the queues, if this is the lowest running member of a majority."""
+        now_s = self._clock()
+        gone = [name for name in view.members if name not in view.running]
+        self._dead_since_s = {name: self._dead_since_s.get(name, now_s) for name in gone}
+        if caretaker(view, ((machine.hostname, machine.ip) for machine in circle.machines)) != self._me:
+            self._balanced = None
+            return ""
+        dead_s = {name: now_s - since_s for name, since_s in self._dead_since_s.items()}
+        done = []
+        for name, why in to_forget(view, circle.listed, dead_s, self._forget_after_s).items():
+            self.forget(name)
+            done.append(f"forgot {name}, which {why}")
+        state = (frozenset(view.members), frozenset(view.running))
+        if state != self._balanced or done:
+            with self._others:
+                self._broker.balance()
+            self._balanced = state if not done else None
+        return "; ".join(done)
+
+    def forget(self, hostname: str) -> None:
+        """Strike a member that does not run off the cluster. Raises ConflictError while it runs."""
+        with self._others:
+            self._broker.forget(hostname)
+        self._dead_since_s.pop(hostname, None)
+        self._balanced = None
