@@ -71,7 +71,7 @@ class BrokerView(Message, frozen=True, kw_only=True):
 
     `state`: 'paused' = in a minority, so it answers nobody until the partition heals. `cluster` is the id of the broker cluster it
     belongs to, '' = outside any. `members` and `running` are host names; `queues` counts the messages of each queue, ready or
-    being worked on.
+    being worked on, `consumers` those who fetch from it (a queue that is not in it: not known).
     """
 
     kind: Literal["embedded", "rabbitmq"] = "embedded"
@@ -80,6 +80,7 @@ class BrokerView(Message, frozen=True, kw_only=True):
     members: tuple[str, ...] = ()
     running: tuple[str, ...] = ()
     queues: dict[str, int] = {}
+    consumers: dict[str, int] = {}
     reason: str = ""
 
 
