@@ -44,3 +44,8 @@ def dead_letter_queue(role: str, node: str) -> str:
 def reply_queue(node: str, index: int) -> str:
     """Return where inference workers answer the `index`-th inference_rpc process of a node; a new process takes over the name."""
     return f"inference.{node}.reply.{index}"
+
+
+def is_replicated(name: str) -> bool:
+    """Return whether a queue has replicas on RabbitMQ: work that several nodes take has, what one node alone takes has not."""
+    return name.rpartition(".")[2] in ("data", "run", "interactive", "bulk", "dead")

@@ -1,10 +1,11 @@
 """The one factory of Celery apps: how messages travel between a role's service and its workers.
 
-Owns every Celery and kombu setting, the payload encoding, `send` and `call` for senders, `run_worker` for workers. Must never
-know a task's meaning, import torch, onnxruntime or tensorflow, or use ETA, countdown, retry, events or remote control: waiting
-is the sweep's job and status comes from heartbeats. Called by roles/* and scripts/start_*. A message body is one
-MessagePack array whose single argument is the bytes of a `labelloop.messages` struct; no other content type is accepted.
+Owns every Celery setting, the payload encoding, `send` and `call` for senders, `run_worker` for workers. Must never know a task's
+meaning, declare a queue (`cluster.broker` does), import torch, onnxruntime or tensorflow, or use ETA, countdown, retry, events or
+remote control: waiting is the sweep's job and status comes from heartbeats. Called by roles/* and scripts/start_*. A message body
+is one MessagePack array whose single argument is the bytes of a `labelloop.messages` struct; no other content type is accepted.
 
+The URL decides: `redis://` is the embedded broker, `amqp://` and `amqps://` a RabbitMQ, whose side of things is `roles.amqp`.
 An app belongs to the process that made it: make it after forking. `send` and `call` may be used from any thread.
 """
 
@@ -19,6 +20,7 @@ import signal
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import amqp.exceptions
 import billiard.exceptions
 import celery
 import celery.exceptions
@@ -31,14 +33,16 @@ from kombu.serialization import register
 
 from labelloop.errors import DeadlineError, InternalError, SettingsError, UnreachableError
 from labelloop.messages import Message, RoleConfig, encode
+from labelloop.queues import is_replicated
 from labelloop.settings import Settings
+from roles.amqp import CONNECT_S, Outlet, classic_queue, is_amqp, quorum_queue, tls_options, transport_options
 
 logger = logging.getLogger(__name__)
 
 CONTENT = "labelloop"
 RESULT_LIFE_S = 300
 WATCHFUL_POOL = "roles.celery_consumer:WatchfulPool"
-BROKER_ERRORS = (kombu.exceptions.OperationalError, OSError)
+BROKER_ERRORS = (kombu.exceptions.OperationalError, OSError, amqp.exceptions.AMQPError)
 
 # glibc maps and unmaps each large tensor afresh unless told otherwise; measured: EfficientNet 31 -> 117 images a second.
 # Set by whoever starts a worker, because glibc reads them before main().
@@ -60,19 +64,39 @@ register(
 )
 
 
-def make_app(config: RoleConfig, settings: Settings, name: str) -> celery.Celery:
+class RoleApp(celery.Celery):  # type: ignore[misc]
+    """A Celery app with the way out to its broker. `outlet` is None on the embedded broker, whose own pool does."""
+
+    outlet: Outlet | None = None
+
+    def close(self) -> None:
+        """Close all connections."""
+        if self.outlet is not None:
+            self.outlet.close()
+        super().close()
+
+
+def make_app(config: RoleConfig, settings: Settings, name: str) -> RoleApp:
     """Return the Celery app of one role process on `config.broker_url` and `config.result_url` ('' = no results).
 
     Raises SettingsError when a task may outlive the broker's patience, which would deliver it twice.
     """
-    if settings.train.task_limit_s >= settings.broker.visibility_timeout_s:
-        raise SettingsError(
-            f"train.task_limit_s ({settings.train.task_limit_s}) must be below broker.visibility_timeout_s "
-            f"({settings.broker.visibility_timeout_s}), or a running task is delivered twice"
-        )
-    app = celery.Celery(name, broker=config.broker_url, backend=config.result_url or None, set_as_current=False)
+    _check_patience(config.broker_url, settings)
+    app = RoleApp(name, broker=config.broker_url, backend=config.result_url or None, set_as_current=False)
     app.conf.update(_configuration(config, settings))
+    if is_amqp(config.broker_url):
+        app.outlet = Outlet(lambda on_blocked: app.connection_for_write(transport_options={"on_blocked": on_blocked}))
     return app
+
+
+def _check_patience(broker_url: str, settings: Settings) -> None:
+    field = "consumer_timeout_s" if is_amqp(broker_url) else "visibility_timeout_s"
+    patience_s = getattr(settings.broker, field)
+    if settings.train.task_limit_s >= patience_s:
+        raise SettingsError(
+            f"train.task_limit_s ({settings.train.task_limit_s}) must be below broker.{field} ({patience_s}), "
+            "or a running task is delivered twice"
+        )
 
 
 def _configuration(config: RoleConfig, settings: Settings) -> dict[str, Any]:
@@ -103,7 +127,11 @@ def _configuration(config: RoleConfig, settings: Settings) -> dict[str, Any]:
         "broker_connection_retry": True,
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,
-        "broker_connection_timeout": 2.0,
+        "broker_connection_timeout": CONNECT_S,
+        "broker_channel_error_retry": True,
+        "broker_heartbeat": settings.broker.heartbeat_s,
+        "broker_heartbeat_checkrate": 2.0,
+        "broker_use_ssl": tls_options(config),
         "broker_pool_limit": 32,
         "broker_transport_options": _transport_options(config.broker_url, settings),
         "task_default_exchange": "",
@@ -112,9 +140,9 @@ def _configuration(config: RoleConfig, settings: Settings) -> dict[str, Any]:
 
 
 def _transport_options(broker_url: str, settings: Settings) -> dict[str, Any]:
-    """Return what kombu's Redis transport needs in order to lose nothing and wait for nothing; AMQP needs none of it."""
-    if not broker_url.startswith(("redis", "rediss", "socket")):
-        return {}
+    """Return what the transport needs in order to lose nothing and wait for nothing."""
+    if is_amqp(broker_url):
+        return transport_options(settings.broker)
     return {
         "visibility_timeout": settings.broker.visibility_timeout_s,
         "unacked_restore_interval": settings.broker.unacked_restore_interval_s,
@@ -131,24 +159,38 @@ def _transport_options(broker_url: str, settings: Settings) -> dict[str, Any]:
 
 @functools.lru_cache(maxsize=256)
 def _queue(name: str) -> kombu.Queue:
-    return kombu.Queue(name, kombu.Exchange(""), routing_key=name, durable=True)
+    return quorum_queue(name) if is_replicated(name) else classic_queue(name)
 
 
-def send(app: celery.Celery, task_name: str, message: Message, queue: str, *, wants_result: bool = False) -> AsyncResult:
+def send(app: RoleApp, task_name: str, message: Message, queue: str, *, wants_result: bool = False) -> AsyncResult:
     """Put `message` as a call of `task_name` on `queue`; the task gets its bytes as the only argument.
 
     Returns the handle of the call, of use only with `wants_result` (the worker then stores the task's bytes for 5 minutes).
     Raises UnreachableError when the broker does not take it; nothing was queued, or the hint may be queued twice.
     """
-    try:
+
+    def put(producer: kombu.Producer | None, **options: Any) -> AsyncResult:
         return app.send_task(
-            task_name, (encode(message),), queue=_queue(queue), ignore_result=not wants_result, argsrepr="", kwargsrepr=""
+            task_name,
+            (encode(message),),
+            queue=_queue(queue),
+            ignore_result=not wants_result,
+            argsrepr="",
+            kwargsrepr="",
+            producer=producer,
+            **options,
         )
-    except BROKER_ERRORS as exc:
+
+    try:
+        if app.outlet is None:
+            return put(None)
+        confirm_s = app.conf.broker_transport_options["read_timeout"]
+        return app.outlet.publish(functools.partial(put, mandatory=True, timeout=confirm_s, confirm_timeout=confirm_s))
+    except (*BROKER_ERRORS, UnreachableError) as exc:
         raise UnreachableError(f"broker {_shown(app)} does not take messages for {queue!r}: {exc}") from exc
 
 
-def call(app: celery.Celery, task_name: str, message: Message, queue: str, timeout_s: float) -> bytes:
+def call(app: RoleApp, task_name: str, message: Message, queue: str, timeout_s: float) -> bytes:
     """Send `message`, wait for the task and return the bytes that it returned.
 
     Raises UnreachableError (broker away), DeadlineError (no answer within `timeout_s`), InternalError (the task raised or
@@ -168,7 +210,7 @@ def call(app: celery.Celery, task_name: str, message: Message, queue: str, timeo
             handle.forget()
 
 
-def _shown(app: celery.Celery) -> str:
+def _shown(app: RoleApp) -> str:
     return str(app.connection_for_write().as_uri())
 
 
@@ -188,7 +230,7 @@ def _begin_child(threads: int) -> None:
 
 
 def run_worker(
-    app: celery.Celery,
+    app: RoleApp,
     queues: Sequence[str],
     concurrency: int,
     pool: str,

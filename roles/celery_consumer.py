@@ -1,14 +1,17 @@
 """How a worker survives its broker and its children: a Celery consumer and a prefork pool with what they lack.
 
-Owns three corrections. Celery reconnects after 2, 4, ... 32 s; here within two, for ever. Celery logs an acknowledgement that the
+Owns five corrections. Celery reconnects after 2, 4, ... 32 s; here within two, for ever. Celery logs an acknowledgement that the
 broker did not take and goes on, but kombu counts the message as held, so that a worker with a prefetch of one never takes
-another; here it reconnects. Celery looks for dead children every five seconds; here twice a second. Must never decide what is
-consumed. Named in the settings of `roles.celery_app`; only workers import it.
+another; here it reconnects. A queue that is missing (RabbitMQ was emptied; its manager declares it again) or a channel that the
+broker closed ends in a reconnect with a pause, not in a storm. Celery declares 28 `celery_delayed_*` queues where one
+queue is replicated; here the step that does so is left out. Celery looks for dead children every five seconds; here twice a
+second. Must never decide what is consumed. Named in the settings of `roles.celery_app`; only workers import it.
 """
 
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -23,10 +26,17 @@ FIRST_PAUSE_S = 0.1
 PAUSE_STEP_S = 0.3
 LONGEST_PAUSE_S = 2.0
 LOOK_AT_CHILDREN_S = 0.5
+REFUSED_PAUSE_S = 0.3
+_LEFT_OUT = "DelayedDelivery"
 
 
 class PatientConsumer(Consumer):
     """Celery's consumer with short, endless reconnects, also after an acknowledgement that failed."""
+
+    class Blueprint(Consumer.Blueprint):
+        """Celery's steps without the one that declares queues for tasks with an ETA, which we never send."""
+
+        default_steps = [step for step in Consumer.Blueprint.default_steps if not step.endswith(f":{_LEFT_OUT}")]
 
     def ensure_connected(self, conn: Any) -> Any:
         """Return `conn` once the broker answers, however long that takes; a shutdown ends the wait."""
@@ -54,10 +64,25 @@ class PatientConsumer(Consumer):
         def settle() -> None:
             p(*args, **kwargs)
             message = getattr(p, "__self__", None)
-            if message is not None and not message.acknowledged:
-                raise ConnectionError(f"the broker did not take the acknowledgement of {message.delivery_tag}")
+            if message is None or message.acknowledged:
+                return
+            if self.task_consumer is None or message.channel is not self.task_consumer.channel:
+                logger.info("message %s came over a connection that is gone: the broker delivers it again", message.delivery_tag)
+                return
+            raise ConnectionError(f"the broker did not take the acknowledgement of {message.delivery_tag}")
 
         return self.hub.call_soon(settle)
+
+    def on_connection_error_after_connected(self, exc: BaseException) -> None:
+        """Let go of the connection and, where the broker refused a queue or closed the channel, wait a moment."""
+        super().on_connection_error_after_connected(exc)
+        if isinstance(exc, self.channel_errors):
+            time.sleep(REFUSED_PAUSE_S)
+
+    def on_connection_error_before_connected(self, exc: BaseException) -> None:
+        """Wait a moment after a broker that answered with a refusal."""
+        super().on_connection_error_before_connected(exc)
+        time.sleep(REFUSED_PAUSE_S)
 
 
 class WatchfulAsynPool(AsynPool):

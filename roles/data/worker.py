@@ -10,8 +10,6 @@ import functools
 import logging
 from pathlib import Path
 
-import celery
-
 from datastore_layout.root import Root, open_root
 from intake.encoders import set_threads
 from labelloop.errors import LabelloopError
@@ -19,14 +17,14 @@ from labelloop.logs import log_context
 from labelloop.messages import RoleConfig, decode
 from labelloop.queues import data_queue
 from labelloop.settings import Settings
-from roles.celery_app import make_app, run_worker, send
+from roles.celery_app import RoleApp, make_app, run_worker, send
 from roles.data.batches import BatchProcessor, Result
 from roles.hints import INTAKE_TASK, IntakeHint
 
 logger = logging.getLogger(__name__)
 
 
-def make_data_app(config: RoleConfig, settings: Settings, root: Root) -> celery.Celery:
+def make_data_app(config: RoleConfig, settings: Settings, root: Root) -> RoleApp:
     """Return the app whose one task processes intake hints."""
     app = make_app(config, settings, "data")
     queue = data_queue(config.master_host)

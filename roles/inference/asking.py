@@ -13,11 +13,10 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import celery
 import msgspec
 
 from labelloop.errors import DeadlineError, NoWorkerError, from_code
-from roles.celery_app import send
+from roles.celery_app import RoleApp, send
 from roles.inference.calls import PING, Reply, Work
 from roles.inference.mailbox import Mailbox
 from roles.inference.presence import Seat
@@ -52,7 +51,7 @@ def next_step(sent_s: float, sign_s: float | None, now_s: float) -> tuple[str, s
 class Asker:
     """Send orders to `queue` names and wait for the replies in `mailbox`."""
 
-    def __init__(self, app: celery.Celery, mailbox: Mailbox, worker_seat: Seat) -> None:
+    def __init__(self, app: RoleApp, mailbox: Mailbox, worker_seat: Seat) -> None:
         self._app = app
         self._mailbox = mailbox
         self._seat = worker_seat
@@ -60,7 +59,7 @@ class Asker:
         self._numbers = itertools.count()
 
     @property
-    def app(self) -> celery.Celery:
+    def app(self) -> RoleApp:
         return self._app
 
     def new_call(self) -> str:
@@ -68,7 +67,11 @@ class Asker:
         return f"{self._prefix}{next(self._numbers):x}"
 
     def require_worker(self, queue_name: str) -> None:
-        """Return when a worker of this node is up or any worker answers a ping on `queue_name`; else raise NoWorkerError."""
+        """Return when a worker of this node is up or any worker answers a ping on `queue_name`.
+
+        Raises UnreachableError at once while this node's broker is away, NoWorkerError.
+        """
+        self._mailbox.require_broker()
         if self._seat.is_taken():
             return
         ping = Work(call=self.new_call(), reply_to=self._mailbox.queue)
@@ -111,6 +114,7 @@ class Asker:
     def _wait(
         self, inbox: queue.SimpleQueue[Reply], waiting: dict[str, _Waiting], end_s: float, open_calls: Sequence[_Waiting]
     ) -> None:
+        self._mailbox.check_broker()
         left_s = end_s - time.monotonic()
         if left_s <= 0:
             if all(w.sign_s is None for w in open_calls):

@@ -18,14 +18,12 @@ import select
 import threading
 import time
 
-import celery
-
 from datastore_layout.job_progress import has_result, is_finished, mark_finished
 from datastore_layout.jobs import JobHead, done_chunks, list_jobs, read_chunk, read_job_head
 from datastore_layout.root import Root, list_tasks, task_folder
 from labelloop.errors import LabelloopError, NotFoundError
 from labelloop.settings import InferenceSettings
-from roles.celery_app import send
+from roles.celery_app import RoleApp, send
 from roles.inference.calls import CHUNKS, ChunkPart, ChunkWork, Reply
 from roles.inference.mailbox import Mailbox
 from roles.inference.presence import Seat
@@ -74,7 +72,7 @@ class Dispatcher:
         self,
         root: Root,
         settings: InferenceSettings,
-        app: celery.Celery,
+        app: RoleApp,
         mailbox: Mailbox,
         seat: Seat,
         notices: NoticePipe,

@@ -18,7 +18,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import celery
 from celery import signals
 
 from labelloop import queues
@@ -26,7 +25,7 @@ from labelloop.errors import InternalError, LabelloopError, RetryableError
 from labelloop.logs import set_process_context
 from labelloop.messages import Message, RoleConfig, decode, encode
 from labelloop.settings import Settings
-from roles.celery_app import make_app, run_worker
+from roles.celery_app import RoleApp, make_app, run_worker
 from roles.inference.calls import CHUNKS, FEATURES, PING, PREDICT, WARM, ChunkWork, FeatureRows, PredictWork, Reply, WarmWork, Work
 from roles.inference.mailbox import post
 from roles.inference.presence import worker_seat
@@ -46,7 +45,7 @@ BULK = "bulk"
 class Pulse:
     """Tells the callers of the orders at hand, every second, that their worker lives. One thread per child."""
 
-    def __init__(self, app: celery.Celery, worker: str) -> None:
+    def __init__(self, app: RoleApp, worker: str) -> None:
         self._app, self._worker = app, worker
         self._at_hand: list[Work] = []
         threading.Thread(target=self._beat, name="pulse", daemon=True).start()
@@ -73,7 +72,7 @@ class Pulse:
 class Child:
     """What one worker child keeps between tasks; made in the child, after its threads are set."""
 
-    def __init__(self, app: celery.Celery, config: RoleConfig, settings: Settings, threads: int) -> None:
+    def __init__(self, app: RoleApp, config: RoleConfig, settings: Settings, threads: int) -> None:
         from datastore_layout.root import open_root
         from intake.encoders import set_threads
         from roles.inference.chunks import ChunkWorker
@@ -155,7 +154,7 @@ class Child:
 class _Shell:
     """The Celery tasks of one app; `child` is filled in by each child."""
 
-    def __init__(self, app: celery.Celery) -> None:
+    def __init__(self, app: RoleApp) -> None:
         self.child: Child | None = None
         for name, kind, act in (
             (PREDICT, PredictWork, Child.predict),
