@@ -1,6 +1,7 @@
 """One attempt at a run: its lease, checkpoints, metrics and log, all below its own folder.
 
-Owns `Snapshot/run-<n>/attempt-<k>/{start, leases, checkpoints, metrics, log}`. Must never write into another attempt's folder.
+Owns `Snapshot/run-<n>/attempt-<k>/{start, leases, checkpoints, metrics, log}` (`ranks` owns what is of several
+processes). Must never write into another attempt's folder.
 An attempt is claimed by mkdir, has one writer, and stops when it sees a higher one. A lease is a counter: who watches it judges
 its age by his own monotonic clock. Called by the train role; its names are offered by `runs`.
 """
@@ -179,7 +180,7 @@ class Attempt:
     def write_metrics(self, step: int, loss: float | None, metrics: Mapping[str, float] | None = None) -> None:
         """Append one point, durable. Raises StorageFullError."""
         point = MetricsPoint(step=step, loss=loss, metrics=dict(metrics or {}))
-        self._append("metrics", *seal("metrics", point, is_text=True))
+        self.append("metrics", *seal("metrics", point, is_text=True))
 
     def read_metrics(self) -> tuple[MetricsPoint, ...]:
         """Return all points in the order they were written; keep the object to read new ones only. Raises IntegrityError."""
@@ -196,7 +197,7 @@ class Attempt:
     def append_log(self, text: str) -> None:
         """Append `text` (whole lines; many in one call, for each call is a file) to the log. Raises StorageFullError."""
         if text:
-            self._append("log", text.encode("utf-8", "replace"))
+            self.append("log", text.encode("utf-8", "replace"))
 
     def read_log(self) -> str:
         """Return the whole log."""
@@ -211,7 +212,8 @@ class Attempt:
                 continue
         return "".join(found)
 
-    def _append(self, kind: str, *parts: bytes) -> None:
+    def append(self, kind: str, *parts: bytes) -> None:
+        """Write the next numbered file of `kind`, durable. Raises StorageFullError."""
         where = self.folder.ready(*self._names, kind)
         if kind not in self._next:
             self._next[kind] = max(files.list_numbers(where), default=0) + 1

@@ -63,6 +63,16 @@ class ClusterSettings(Area, frozen=True, kw_only=True):
     forget_after_s: Annotated[
         float, _say("Seconds a member of the broker cluster may be dead before the majority forgets it.", gt=0)
     ] = 300.0
+    majority_lost_s: Annotated[
+        float, _say("Seconds without a running inference broker after which the living nodes form a new broker cluster.", gt=0)
+    ] = 30.0
+    drain_wait_s: Annotated[
+        float, _say("Seconds a draining node may go on with its running work before it stops all the same.", gt=0)
+    ] = 600.0
+    backup_dir: Annotated[str, _say("Folder into which the registry copies CA, tokens and wanted state; '' = none.")] = ""
+    metrics: Annotated[
+        str, _say("host:port of the Prometheus metrics of registry and managers; port 0 = a free one, remembered; '' = off.")
+    ] = "127.0.0.1:0"
 
 
 class IntakeSettings(Area, frozen=True, kw_only=True):
@@ -97,6 +107,19 @@ class TrainSettings(Area, frozen=True, kw_only=True):
     checkpoint_s: Annotated[float, _say("Seconds between two checkpoints of a run.", gt=0)] = 2.0
     attempts: Annotated[int, _say("Attempts after which a run is failed.", ge=1)] = 5
     task_limit_s: Annotated[float, _say("Seconds a Celery task may take.", gt=0)] = 60.0
+    distribute_from_s: Annotated[
+        float,
+        _say(
+            "Seconds of steps left from which a run is spread over the train nodes; 0 = every run that can be, waiting up to a"
+            " minute for the others before its first step.",
+            ge=0,
+        ),
+    ] = 10.0
+    rank_timeout_s: Annotated[float, _say("Seconds after which a silent rank of a run counts as lost.", gt=0)] = 10.0
+    gather_s: Annotated[float, _say("Seconds that the ranks left by a lost one are waited for.", gt=0)] = 3.0
+    part_samples: Annotated[
+        int, _say("Samples of a batch that one data worker takes at a time, so that several share a large batch.", ge=1)
+    ] = 128
     keep_versions: Annotated[int, _say("Published versions kept besides the serving one.", ge=1)] = 10
 
 
@@ -121,6 +144,20 @@ class BrokerSettings(Area, frozen=True, kw_only=True):
     ] = 90
     unacked_restore_interval_s: Annotated[int, _say("Polls between two restores of lost messages (embedded broker).", ge=1)] = 1
     delivery_limit: Annotated[int, _say("Deliveries after which a message is dead.", ge=2)] = 10
+    amqp_port: Annotated[int, _say("Port of plain AMQP on 127.0.0.1 (RabbitMQ).", ge=1, le=65535)] = 5672
+    amqps_port: Annotated[int, _say("Port of AMQP over mutual TLS on the node's address (RabbitMQ).", ge=1, le=65535)] = 5671
+    distribution_port: Annotated[int, _say("Port of Erlang distribution on the node's address (RabbitMQ).", ge=1, le=65535)] = 25672
+    memory_bytes: Annotated[
+        int, _say("Memory of one RabbitMQ above which it takes no more messages until some are consumed, bytes.", ge=2**27)
+    ] = 768 * 2**20
+    schedulers: Annotated[int, _say("Scheduler threads of one RabbitMQ.", ge=1)] = 2
+    tick_s: Annotated[
+        int, _say("Seconds of silence after which RabbitMQ takes a member for dead, give or take a quarter.", ge=4)
+    ] = 8
+    start_timeout_s: Annotated[float, _say("Seconds RabbitMQ may take to start before it is reported as not ready.", gt=0)] = 60.0
+    stuck_after_s: Annotated[
+        float, _say("Seconds after which a RabbitMQ that lives but answers nobody is killed and started again.", gt=0)
+    ] = 120.0
     consumer_timeout_s: Annotated[
         int, _say("Seconds after which RabbitMQ takes an unacknowledged message away from its worker.", ge=60)
     ] = 600
@@ -184,13 +221,14 @@ class Settings(Area, frozen=True, kw_only=True):
 
 
 PREFIX = "LABELLOOP_"
+_OF_THE_BOOT = ("LABELLOOP_SETTINGS", "LABELLOOP_VENV", "LABELLOOP_INSTALL")  # start.sh's own, no settings
 AREAS: tuple[str, ...] = tuple(f.name for f in msgspec.structs.fields(Settings) if f.name != "state_dir")
 
 
 def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, value in environment.items():
-        if not name.startswith(PREFIX) or name == f"{PREFIX}SETTINGS":
+        if not name.startswith(PREFIX) or name in _OF_THE_BOOT:
             continue
         path = name.removeprefix(PREFIX).lower()
         if path == "state_dir":

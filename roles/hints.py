@@ -1,7 +1,7 @@
-"""What the train master tells its workers: there is a batch to take in, there is a run to train.
+"""What the train master tells its workers: there is a batch to take in, there is a run to train; and a run's owner: take a rank.
 
-Owns the two messages and the names of the Celery tasks that take them. A hint carries names only and may be lost or doubled at any
-moment: the truth is in the datastore and the sweep hints again. Sent by roles/train, taken by roles/data and roles/train.
+Owns the three messages and the names of the Celery tasks that take them. A hint carries names only and may be lost or doubled at
+any moment: the truth is in the datastore and the sweep hints again. Sent by roles/train, taken by roles/data and roles/train.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from __future__ import annotations
 from labelloop.messages import Message
 
 INTAKE_TASK = "labelloop.data.intake"  # on queues.data_queue(master_host); its bytes are an IntakeHint
-RUN_TASK = "labelloop.train.run"  # on queues.run_queue(master_host); its bytes are a RunHint
+RUN_TASK = "labelloop.train.run"  # on queues.run_queue(master_host), passed on over rank queues; its bytes are a RunHint
+RANK_TASK = "labelloop.train.rank"  # on queues.rank_queue(node); its bytes are a RankHint
 
 
 class IntakeHint(Message, frozen=True, kw_only=True):
@@ -20,8 +21,29 @@ class IntakeHint(Message, frozen=True, kw_only=True):
 
 
 class RunHint(Message, frozen=True, kw_only=True):
-    """Attempt `attempt` of run `run` of `task` is to be claimed; whoever finds it claimed drops the hint."""
+    """Attempt `attempt` of run `run` of `task` is to be claimed; whoever finds it claimed drops the hint.
+
+    `passed` names the nodes that had no room for it and passed it on.
+    """
 
     task: str
     run: int
     attempt: int = 1
+    passed: tuple[str, ...] = ()
+
+
+class RankHint(Message, frozen=True, kw_only=True):
+    """The owner of an attempt asks a node to take a rank; the attempt's store is at `host`:`port`, `secret` signs its entries.
+
+    Nodes that find the attempt superseded or over drop the hint; one that is lost is sent again by the owner.
+    """
+
+    task: str
+    run: int
+    attempt: int
+    host: str
+    port: int
+    secret: str
+
+    def __repr__(self) -> str:
+        return f"RankHint(task={self.task!r}, run={self.run}, attempt={self.attempt}, host={self.host!r}, port={self.port})"

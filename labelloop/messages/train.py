@@ -42,8 +42,26 @@ class ItemState(Message, frozen=True, kw_only=True):
 RunState = Literal["queued", "running", "done", "failed", "cancelled"]
 
 
+class RankView(Message, frozen=True, kw_only=True):
+    """One rank of a run in one generation of its membership: who it was, and the steps and items it computed there.
+
+    Generations count from 1 within an attempt; a change of membership begins a new one, for `reason`.
+    """
+
+    attempt: int
+    generation: int
+    rank: int
+    node: str
+    hostname: str
+    pid: int
+    steps: int = 0
+    items: int = 0
+    reason: str = ""
+
+
 class RunView(Message, frozen=True, kw_only=True):
-    """One training as people see it; `seconds` since it began (or in all), `metrics` on the held-out part."""
+    """One training as people see it; `seconds` since it began (or in all), `metrics` on the held-out part, `ranks` who computed
+    it, generation by generation."""
 
     run: int
     attempt: int
@@ -59,6 +77,7 @@ class RunView(Message, frozen=True, kw_only=True):
     seconds: float = 0.0
     version: str = ""
     reason: str = ""
+    ranks: tuple[RankView, ...] = ()
 
 
 class VersionView(Message, frozen=True, kw_only=True):

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labelloop.errors import IntegrityError, InvalidInputError, NotFoundError
+from learning.algorithms.collective import Collective
 
 Files = Mapping[str, bytes]
 
@@ -52,6 +53,15 @@ class Training(abc.ABC):
 
     steps: int
     step: int = 0
+    n_seen: int = 0  # samples that this process has computed on; what other ranks did is not in it
+
+    def share(self, collective: Collective | None) -> None:
+        """Do only this rank's part of each global batch from the next step on; None = all of it again.
+
+        Raises InvalidInputError when the algorithm's steps cannot be shared (`Algorithm.is_shared` is False).
+        """
+        if collective is not None:
+            raise InvalidInputError(f"{type(self).__name__} is one process's work: it cannot be shared by {collective.size}")
 
     @abc.abstractmethod
     def advance(self) -> float:
@@ -84,6 +94,7 @@ class Algorithm(abc.ABC):
     framework: ClassVar[Literal["sklearn", "torch", "tensorflow"]]
     input: ClassVar[Literal["features", "pixels"]]
     is_incremental: ClassVar[bool] = False
+    is_shared: ClassVar[bool] = False  # whether several processes can share its steps
     has_multilabel: ClassVar[bool] = False
     parameters: ClassVar[type[Parameters]]
     file_names: ClassVar[tuple[str, ...]]

@@ -93,6 +93,7 @@ class FineTune(Algorithm):
     framework = "torch"
     input = "pixels"
     is_incremental = True
+    is_shared = True
     has_multilabel = True
     parameters = FineTuneParameters
     file_names = (FILE,)
@@ -127,9 +128,9 @@ class FineTune(Algorithm):
         for depth, block in enumerate(reversed(blocks)):
             groups.append(Group(list(block.parameters()), settings.block_rate * settings.fall**depth, settings.decay))
 
-        def logits(rows: NDArray[np.int64], rng: np.random.Generator) -> torch.Tensor:
+        def logits(rows: NDArray[np.int64], part: slice, _rng: np.random.Generator) -> torch.Tensor:
             top.eval()  # normalisation keeps its pretrained statistics: a batch of 32 has none worth learning
-            return top(activations.rows(rows))
+            return top(activations.rows(rows[part]))
 
         def make_model() -> FineTuneModel:
             return FineTuneModel({n: read(v) for n, v in top.state_dict().items()}, n_labels, is_multilabel, settings.blocks, unit)

@@ -40,6 +40,7 @@ class LinearHead(Algorithm):
     framework = "torch"
     input = "features"
     is_incremental = True
+    is_shared = True
     has_multilabel = True
     parameters = LinearHeadParameters
     file_names = (linear_model.FILE,)
@@ -82,7 +83,7 @@ class LinearHead(Algorithm):
         network = Network(
             module=layer,
             groups=[Group([layer.weight, layer.bias], settings.rate, 0.0)],
-            logits=lambda rows, _rng: layer(z[torch.from_numpy(rows).to(device)]),
+            logits=lambda rows, part, _rng: layer(z[torch.from_numpy(rows[part]).to(device)]),
             penalty=lambda: (
                 settings.l2 * strength(x.shape[1]) / (2 * len(y) * (n_labels if is_multilabel else 1)) * layer.weight.square().sum()
             ),

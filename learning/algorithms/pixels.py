@@ -50,11 +50,18 @@ def fit_pixels(x: NDArray[Any]) -> Pixels:
     return Pixels((height, width, channels), mean.astype(np.float32), factor.astype(np.float32))
 
 
-def shift(x: NDArray[np.float32], most_px: int, rng: np.random.Generator) -> NDArray[np.float32]:
-    """Return images (n, h, w, c) each moved by up to `most_px` pixels along both axes; the border repeats."""
+def shift(
+    x: NDArray[np.float32], most_px: int, rng: np.random.Generator, n_batch: int = 0, part: slice = slice(None)
+) -> NDArray[np.float32]:
+    """Return images (n, h, w, c) each moved by up to `most_px` pixels along both axes; the border repeats.
+
+    The moves are drawn for a whole batch of `n_batch` images (0 = x is the batch), of which x is `part`: an image moves alike
+    whoever computes it.
+    """
     if most_px == 0:
         return x
     n, height, width, _ = x.shape
-    rows = np.clip(np.arange(height) + rng.integers(-most_px, most_px + 1, (n, 1)), 0, height - 1)
-    columns = np.clip(np.arange(width) + rng.integers(-most_px, most_px + 1, (n, 1)), 0, width - 1)
+    down, right = (rng.integers(-most_px, most_px + 1, (n_batch or n, 1))[part] for _ in range(2))
+    rows = np.clip(np.arange(height) + down, 0, height - 1)
+    columns = np.clip(np.arange(width) + right, 0, width - 1)
     return x[np.arange(n)[:, None, None], rows[:, :, None], columns[:, None, :]]

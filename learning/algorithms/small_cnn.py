@@ -47,7 +47,7 @@ class SmallCnnModel(Model):
 
         self.weights, self.pixels, self.n_labels, self.is_multilabel = weights, pixels, n_labels, is_multilabel
         self.width, self.side = width, side
-        self._module = _network(pixels.shape, n_labels, width, side, 0.0)
+        self._module = _network(pixels.shape, n_labels, width, side)
         load_weights(self._module, weights)
         self._device = choose_device()
         self._module.eval().to(self._device)
@@ -84,6 +84,7 @@ class SmallCnn(Algorithm):
     framework = "torch"
     input = "pixels"
     is_incremental = True
+    is_shared = True
     has_multilabel = True
     parameters = SmallCnnParameters
     file_names = (FILE,)
@@ -102,18 +103,23 @@ class SmallCnn(Algorithm):
         seed: int,
         start_from: Model | None,
     ) -> Training:
+        import torch
+
         from learning.algorithms.torch_training import Group, Network, TorchTraining, choose_device, load_weights, read, seeded
 
         pixels = fit_pixels(x)
-        module = seeded(seed, lambda: _network(pixels.shape, n_labels, settings.width, settings.side, settings.dropout))
+        module = seeded(seed, lambda: _network(pixels.shape, n_labels, settings.width, settings.side))
         if isinstance(start_from, SmallCnnModel) and _is_kin(start_from, pixels, n_labels, is_multilabel, settings):
             pixels = start_from.pixels
             load_weights(module, start_from.weights)
         device = choose_device()
         module.to(device)
 
-        def logits(rows: NDArray[np.int64], rng: np.random.Generator) -> torch.Tensor:
-            return module(_to_tensor(shift(pixels.normalise(x[rows]), settings.shift_px, rng), device))
+        def logits(rows: NDArray[np.int64], part: slice, rng: np.random.Generator) -> torch.Tensor:
+            images = shift(pixels.normalise(x[rows[part]]), settings.shift_px, rng, len(rows), part)
+            found: torch.Tensor = module[:-1](_to_tensor(images, device))
+            kept = _kept(len(rows), found.shape[1], settings.dropout, rng)[part]
+            return module[-1](found * torch.from_numpy(kept).to(device))
 
         def make_model() -> SmallCnnModel:
             weights = {name: read(value) for name, value in module.state_dict().items()}
@@ -152,7 +158,15 @@ def _to_tensor(images: NDArray[np.float32], device: torch.device) -> torch.Tenso
     return torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2))).to(device)
 
 
-def _network(shape: tuple[int, int, int], n_labels: int, width: int, side: int, dropout: float) -> torch.nn.Sequential:
+def _kept(n: int, width: int, share: float, rng: np.random.Generator) -> NDArray[np.float32]:
+    """Return dropout's factors (n, width) for a whole batch: a sample loses the same features whoever computes it.
+
+    After N. Srivastava et al., "Dropout: A Simple Way to Prevent Neural Networks from Overfitting", JMLR, 2014.
+    """
+    return (rng.random((n, width), dtype=np.float32) >= share).astype(np.float32) / np.float32(1 - share)
+
+
+def _network(shape: tuple[int, int, int], n_labels: int, width: int, side: int) -> torch.nn.Sequential:
     from torch import nn
 
     height, breadth, channels = shape
@@ -167,7 +181,7 @@ def _network(shape: tuple[int, int, int], n_labels: int, width: int, side: int, 
             layers.append(nn.MaxPool2d(2))
             height, breadth = height // 2, breadth // 2
     height, breadth = min(height, 4), min(breadth, 4)
-    layers += [nn.AdaptiveAvgPool2d((height, breadth)), nn.Flatten(), nn.Dropout(dropout)]
+    layers += [nn.AdaptiveAvgPool2d((height, breadth)), nn.Flatten(), nn.Identity()]  # where dropout is, in training
     return nn.Sequential(*layers, nn.Linear(2 * width * height * breadth, n_labels))
 
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from labelloop.errors import IntegrityError, InvalidInputError
 from learning.algorithms.base import Files, Model, Training, need
 from learning.algorithms.batches import Batches, step_rng
+from learning.algorithms.collective import Collective, part_of
 from learning.algorithms.tensors import pack, unpack
 from learning.threads import few_torch_threads
 
@@ -38,13 +39,15 @@ class Group(NamedTuple):
 class Network(NamedTuple):
     """What an algorithm brings.
 
-    `module` holds every weight that trains; `logits(rows, rng)` its output for rows of the training set, augmented by `rng`;
-    `penalty()` is added to each loss; `make_model()` reads the model off the weights; `work` is multiply-adds of a step's forward.
+    `module` holds every weight that trains; `logits(rows, part, rng)` its output for `rows[part]` of the training set; it draws
+    from `rng` for all `rows`, so that a sample is augmented alike whoever computes it. `penalty()` is added to each loss;
+    `make_model()` reads the model off the weights; `work` is multiply-adds of a step's forward. No layer may keep statistics
+    of a batch: a rank sees only a part of it.
     """
 
     module: torch.nn.Module
     groups: Sequence[Group]
-    logits: Callable[[NDArray[np.int64], np.random.Generator], torch.Tensor]
+    logits: Callable[[NDArray[np.int64], slice, np.random.Generator], torch.Tensor]
     penalty: Callable[[], torch.Tensor] | None
     make_model: Callable[[], Model]
     work: float
@@ -63,6 +66,10 @@ class TorchTraining(Training):
         groups = [{"params": list(g.parameters), "lr": g.rate, "weight_decay": g.decay} for g in network.groups]
         self._optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.99))
         self._rates = [g.rate for g in network.groups]
+        self._collective: Collective | None = None
+
+    def share(self, collective: Collective | None) -> None:
+        self._collective = collective
 
     def advance(self) -> float:
         with few_torch_threads(self._network.work):
@@ -78,18 +85,43 @@ class TorchTraining(Training):
         for group, rate in zip(self._optimizer.param_groups, self._rates, strict=True):
             group["lr"] = rate * _schedule(self.step, self.steps)
         self._network.module.train()
+        part = slice(None) if self._collective is None else part_of(self._collective.rank, self._collective.size)
         with torch.random.fork_rng(devices=[self._device] if self._device.type == "cuda" else []):
             torch.manual_seed(int(rng.integers(2**62)))
-            with torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=self._device.type == "cuda"):
-                logits = self._network.logits(rows, rng)
-            loss = loss_of(logits.float(), self._target[torch.from_numpy(rows).to(self._device)])
-            if self._network.penalty is not None:
-                loss = loss + self._network.penalty()
             self._optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            loss = self._backward(rows, part, rng)
+            if self._collective is not None:
+                self._collective.sum_([loss, *self._gradients()], len(rows[part]))
             self._optimizer.step()
         self.step += 1
-        return float(loss.detach())
+        self.n_seen += len(rows[part])
+        return float(loss)
+
+    def _backward(self, rows: NDArray[np.int64], part: slice, rng: np.random.Generator) -> torch.Tensor:
+        """Leave the gradients of this rank's part of the global batch's mean loss; return that part of the loss."""
+        import torch
+
+        mine = rows[part]
+        if not len(mine):  # the last batch of an epoch may have fewer samples than there are ranks
+            return torch.zeros((), device=self._device)
+        with torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=self._device.type == "cuda"):
+            logits = self._network.logits(rows, part, rng)
+        loss = loss_of(logits.float(), self._target[torch.from_numpy(mine).to(self._device)])
+        if self._collective is not None:
+            loss = loss * (len(mine) / len(rows))
+        if self._network.penalty is not None and (self._collective is None or self._collective.rank == 0):
+            loss = loss + self._network.penalty()
+        loss.backward()
+        return loss.detach()
+
+    def _gradients(self) -> list[torch.Tensor]:
+        """Return the gradient of each trained parameter, zeros where this rank's part was empty."""
+        import torch
+
+        for parameter in self._parameters():
+            if parameter.requires_grad and parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        return [parameter.grad for parameter in self._parameters() if parameter.grad is not None]
 
     def state(self) -> dict[str, bytes]:
         arrays = {f"weight.{name}": read(value) for name, value in self._network.module.state_dict().items()}
