@@ -1,0 +1,185 @@
+"""Queues of a RabbitMQ cluster: their declaration, and the decision on which members each one's replicas belong.
+
+Owns every queue argument. `plan_balance` is pure. Must never move a message: growing and shrinking is RabbitMQ's own work.
+Called by `rabbitmq`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Literal
+
+import msgspec
+
+from cluster.broker import QueueSpec
+from cluster.broker.rabbitmq_config import atom, binary
+
+LIST_REPLICATED = """
+[begin
+  {resource, _, _, Name} = amqqueue:get_name(Q),
+  {_, Leader} = amqqueue:get_pid(Q),
+  Nodes = maps:get(nodes, amqqueue:get_type_state(Q)),
+  #{name => Name, leader => atom_to_binary(Leader), nodes => [atom_to_binary(N) || N <- Nodes]}
+end || Q <- rabbit_amqqueue:list(), amqqueue:get_type(Q) =:= rabbit_quorum_queue]
+"""
+
+
+class Replicas(msgspec.Struct, frozen=True):
+    """One replicated queue and the Erlang nodes that hold it."""
+
+    name: str
+    leader: str
+    nodes: tuple[str, ...]
+
+
+class Move(msgspec.Struct, frozen=True):
+    """One step: give `queue` a replica on `node`, take it away, hand it the lead, or make the queue anew."""
+
+    action: Literal["grow", "shrink", "lead", "renew"]
+    queue: str
+    node: str = ""
+
+
+def wanted_replicas(members: int) -> int:
+    """Return how many replicas a queue has in a cluster of `members`."""
+    return 5 if members >= 5 else min(3, members)
+
+
+def plan_balance(queues: Sequence[Replicas], members: Sequence[str], running: Sequence[str]) -> list[Move]:
+    """Return the moves that give each queue its number of replicas on running members, with leads spread evenly; pure.
+
+    A replica on a member that is down but not forgotten stays: it may come back. A queue that lost its majority to members
+    that were forgotten cannot be mended by moves and is made anew, empty.
+    """
+    moves: list[Move] = []
+    load = Counter(dict.fromkeys(running, 0))
+    load.update(node for queue in queues for node in queue.nodes if node in load)
+    leads: Counter[str] = Counter(dict.fromkeys(running, 0))
+    for queue in sorted(queues, key=lambda each: each.name):
+        alive = [node for node in queue.nodes if node in running]
+        strangers = [node for node in queue.nodes if node not in members]
+        if 2 * len(alive) <= len(queue.nodes):
+            if strangers:
+                moves.append(Move("renew", queue.name))
+            continue
+        replicas = _moves_of(queue, strangers, members, running, load, moves)
+        _lead(queue, [node for node in replicas if node in running], leads, moves)
+    return moves
+
+
+def _moves_of(
+    queue: Replicas,
+    strangers: Sequence[str],
+    members: Sequence[str],
+    running: Sequence[str],
+    load: Counter[str],
+    moves: list[Move],
+) -> list[str]:
+    """Add the moves of one queue's replicas and return where they are afterwards."""
+    replicas = [node for node in queue.nodes if node not in strangers]
+    moves.extend(Move("shrink", queue.name, node) for node in strangers)
+    wanted = wanted_replicas(len(members))
+    for node in sorted((node for node in running if node not in replicas), key=lambda each: (load[each], each)):
+        if len(replicas) >= wanted:
+            break
+        moves.append(Move("grow", queue.name, node))
+        replicas.append(node)
+        load[node] += 1
+    for node in sorted((node for node in replicas if node != queue.leader), key=lambda each: (each in running, -load[each], each)):
+        if len(replicas) <= wanted:
+            break
+        moves.append(Move("shrink", queue.name, node))
+        replicas.remove(node)
+        load[node] -= 1
+    return replicas
+
+
+def _lead(queue: Replicas, able: Sequence[str], leads: Counter[str], moves: list[Move]) -> None:
+    fewest = min((leads[node] for node in able), default=0)
+    if queue.leader in able and leads[queue.leader] <= fewest:
+        leads[queue.leader] += 1
+        return
+    if able:
+        chosen = min(able, key=lambda node: (leads[node], node))
+        leads[chosen] += 1
+        moves.append(Move("lead", queue.name, chosen))
+
+
+def plan_leave(queues: Sequence[Replicas], leaver: str, others: Sequence[str]) -> list[Move]:
+    """Return the moves that take all replicas off the member `leaver`, a new one made first where it holds the only one; pure."""
+    moves: list[Move] = []
+    for queue in queues:
+        if leaver not in queue.nodes:
+            continue
+        if not any(node in others for node in queue.nodes):
+            moves.append(Move("grow", queue.name, others[0]))
+        if queue.leader == leaver:
+            moves.append(Move("lead", queue.name, next((node for node in queue.nodes if node in others), others[0])))
+        moves.append(Move("shrink", queue.name, leaver))
+    return moves
+
+
+# ---------------------------------------------------------------- Erlang
+
+
+def _arguments(spec: QueueSpec, delivery_limit: int) -> str:
+    if not spec.is_replicated:
+        return '[{<<"x-queue-type">>, longstr, <<"classic">>}]'
+    rows = [
+        '{<<"x-queue-type">>, longstr, <<"quorum">>}',
+        f'{{<<"x-delivery-limit">>, long, {delivery_limit}}}',
+    ]
+    if spec.dead_letters:
+        rows += [
+            '{<<"x-dead-letter-exchange">>, longstr, <<>>}',
+            f'{{<<"x-dead-letter-routing-key">>, longstr, {binary(spec.dead_letters)}}}',
+            '{<<"x-dead-letter-strategy">>, longstr, <<"at-least-once">>}',
+            '{<<"x-overflow">>, longstr, <<"reject-publish">>}',
+        ]
+    return f"[{', '.join(rows)}]"
+
+
+def declaration(specs: Sequence[QueueSpec], delivery_limit: int) -> str:
+    """Return the expression that declares what is missing and answers [[name, outcome, type], ...]."""
+    rows = ",\n  ".join(f"{{{binary(spec.name)}, {_arguments(spec, delivery_limit)}}}" for spec in specs)
+    return f"""
+Declare = fun({{Name, Args}}) ->
+  case rabbit_amqqueue:declare(rabbit_misc:r(<<"/">>, queue, Name), true, false, Args, none, <<"labelloop">>) of
+    {{absent, Q, _}} -> [Name, absent, amqqueue:get_type(Q)];
+    {{Outcome, Q}} when is_atom(Outcome) -> [Name, Outcome, amqqueue:get_type(Q)];
+    Other -> [Name, unicode:characters_to_binary(io_lib:format("~0P", [Other, 20])), none]
+  end
+end,
+[Declare(Row) || Row <- [{rows}]]
+"""
+
+
+def execution(moves: Sequence[Move]) -> str:
+    """Return the expression that makes `moves` in their order and answers [[action, name, outcome], ...], 'ok' where it worked."""
+    rows = ",\n  ".join(f"{{{each.action}, {binary(each.queue)}, {atom(each.node)}}}" for each in moves)
+    return f"""
+Lookup = fun(Name) -> {{ok, Q}} = rabbit_amqqueue:lookup(rabbit_misc:r(<<"/">>, queue, Name)), Q end,
+Make = fun
+  (grow, Name, Node) -> rabbit_quorum_queue:add_member(<<"/">>, Name, Node, 5000);
+  (shrink, Name, Node) -> rabbit_quorum_queue:delete_member(<<"/">>, Name, Node);
+  (lead, Name, Node) ->
+    case rabbit_quorum_queue:transfer_leadership(Lookup(Name), Node) of
+      {{migrated, _}} -> ok;
+      {{not_migrated, already_leader}} -> ok;
+      Other -> Other
+    end;
+  (renew, Name, _) ->
+    Q = Lookup(Name),
+    {{Ra, _}} = amqqueue:get_pid(Q),
+    _ = rabbit_amqqueue:internal_delete(amqqueue:get_name(Q), <<"labelloop">>),
+    [catch ra:force_delete_server(quorum_queues, {{Ra, N}}) || N <- maps:get(nodes, amqqueue:get_type_state(Q))],
+    {{new, _}} = rabbit_amqqueue:declare(amqqueue:get_name(Q), true, false, amqqueue:get_arguments(Q), none, <<"labelloop">>),
+    ok
+end,
+Do = fun({{Action, Name, Node}}) ->
+  Outcome = try Make(Action, Name, Node) catch _:Reason -> Reason end,
+  [Action, Name, unicode:characters_to_binary(io_lib:format("~0P", [Outcome, 12]))]
+end,
+[Do(Row) || Row <- [{rows}]]
+"""

@@ -1,0 +1,271 @@
+"""The life of one RabbitMQ server: prepare its files, start it, take over one that runs, wait until it answers, end it.
+
+Owns the broker's folders and its process. Must never boot by force, never end a server that is paused in a minority, and never
+put a secret into argv, environment, log or error. Called by `rabbitmq`.
+
+Locks: `change` is held while the server is started, ended or moved; whoever does several such steps holds it throughout.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import socket
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from cluster.broker.rabbitmq_config import (
+    ACCOUNTS,
+    Paths,
+    binary,
+    check_settings,
+    configuration,
+    environment,
+    node_of,
+    permissions_of,
+)
+from cluster.broker.rabbitmq_control import Control
+from cluster.broker.rabbitmq_process import Birth, ServerProcess
+from cluster.broker.rabbitmq_secrets import Cookie, copy_identity, make_folder, password_of, wipe_database, write_owned
+from cluster.broker.rabbitmq_view import LOOK, LastLook, Look, view_of
+from labelloop.errors import DeadlineError, LabelloopError, NotReadyError, UnauthenticatedError, UnreachableError
+from labelloop.ids import parse_node
+from labelloop.messages import BrokerView
+from labelloop.settings import Settings
+from labelloop.tls import Identity
+
+logger = logging.getLogger(__name__)
+
+LOOPBACK = "127.0.0.1"
+QUICK_S = 3.0
+_GREETING = b"AMQP\x00\x00\x09\x01"
+_POLL_S = 0.05
+_CONNECT_S = 1.0
+_EPMD_LOOK_S = 5.0
+
+
+class RabbitServer:
+    """The RabbitMQ server of the node `hostname` at `ip`; `state` is the manager's folder for it."""
+
+    def __init__(self, hostname: str, ip: str, state: Path, identity: Identity, settings: Settings, paths: Paths) -> None:
+        check_settings(settings)
+        self.hostname = str(parse_node(hostname))
+        self.ip = ip
+        self.node = node_of(self.hostname)
+        self.state = state
+        self.paths = paths
+        self.settings = settings.broker
+        self.change = threading.RLock()
+        self.cookie = Cookie(state, paths)
+        self.control = Control(ip, settings.broker.distribution_port, paths.data)
+        self._identity = identity
+        self._environment = environment(self.hostname, ip, paths, settings.broker)
+        self._process = ServerProcess(self.node, state, paths)
+        self._last = LastLook(self._look_view)
+        self._answered_s = time.monotonic()
+        self._settled: Birth | None = None
+        self._epmd_at_s = 0.0
+
+    # ------------------------------------------------------------ start and stop
+
+    def start(self) -> None:
+        """Return when the server takes messages; start it when it does not run.
+
+        Raises NotReadyError: it is paused in a minority, waits for other members, or did not start in time; it goes on trying
+        by itself where it can. Raises SettingsError when something is not installed.
+        """
+        with self.change:
+            self._prepare()
+            birth = self._process.find()
+            if birth is None:
+                birth = self.boot()
+            self._await_ready(birth)
+
+    def boot(self, contact: str = "") -> Birth:
+        """Start the server and return at once; an empty one enters the cluster of the Erlang node `contact`, if given."""
+        with self.change:
+            self._prepare()
+            former = self._process.former_node()
+            self._process.end_others()
+            if former not in ("", self.node):
+                logger.info("removing what the broker kept under its former name %s", former)
+                wipe_database(self.paths, former)
+            password = password_of(self.cookie.read(), ACCOUNTS[0])
+            config = configuration(self.ip, self.paths, self.settings, password, contact)
+            write_owned(self.paths.config, config.encode(), 0o600)
+            self._process.ensure_epmd(self._environment, self.ip)
+            self._answered_s = time.monotonic()
+            return self._process.start(self._environment)
+
+    def await_boot(self, birth: Birth) -> None:
+        """Wait for a server that `boot` started. Raises NotReadyError, as `start` does."""
+        with self.change:
+            self._await_ready(birth)
+
+    def stop(self) -> None:
+        """End the server in good order."""
+        with self.change:
+            self._process.stop()
+            self._last.forget()
+
+    def empty(self, cookie: str = "") -> None:
+        """End the server, remove all that it held and take `cookie`, or a new one. It is not started again."""
+        with self.change:
+            self._process.stop(grace_s=0.0)
+            wipe_database(self.paths, self.node)
+            make_folder(self.state)
+            self.cookie.replace(cookie)
+            self._last.forget()
+
+    def is_empty(self) -> bool:
+        """Return whether there is no database on disk, neither of an alone server nor of a member."""
+        return not (self.paths.database / self.node / "schema.DAT").exists()
+
+    # ------------------------------------------------------------ looking
+
+    def check(self) -> None:
+        """Raise UnreachableError when the server does not greet on the loopback."""
+        where = f"the broker at {LOOPBACK}:{self.settings.amqp_port}"
+        try:
+            with socket.create_connection((LOOPBACK, self.settings.amqp_port), timeout=_CONNECT_S) as link:
+                link.sendall(_GREETING)
+                greeting = link.recv(1)
+        except OSError as exc:
+            raise UnreachableError(f"{where} does not answer: {exc}") from exc
+        if greeting != b"\x01":
+            raise UnreachableError(f"{where} does not speak AMQP 0-9-1: another program has its port")
+
+    def look(self, control: Control | None = None) -> Look:
+        """Return how the server (or the one behind `control`) is now. Raises what `Control.ask` does."""
+        return msgspec.convert((control or self.control).ask("how it is", LOOK, QUICK_S), Look)
+
+    def view(self) -> BrokerView:
+        """Return the newest view, within milliseconds."""
+        return self._last.get()
+
+    def look_again(self) -> None:
+        """Forget the newest view: something was changed."""
+        self._last.forget()
+
+    def ask(self, what: str, body: str, timeout_s: float = QUICK_S, *, is_secret: bool = False) -> Any:
+        """Evaluate Erlang in the server; see `Control.ask`."""
+        return self.control.ask(what, body, timeout_s, is_secret=is_secret)
+
+    def peer(self, hostname: str, home: Path | None = None) -> Control:
+        """Return the way to order the server of another node about, under this node's cookie or the one in `home`."""
+        return Control(hostname, self.settings.distribution_port, home or self.paths.data)
+
+    def _look_view(self) -> BrokerView:
+        try:
+            return view_of(self.look())
+        except LabelloopError as exc:
+            is_alive = self._process.is_alive()
+            return BrokerView(kind="rabbitmq", state="unknown" if is_alive else "stopped", reason=str(exc) if is_alive else "")
+
+    # ------------------------------------------------------------ steps (under `change`)
+
+    def _prepare(self) -> None:
+        """Make folders, cookie and the copy of the certificate; tell a running server of a renewed one."""
+        self.state.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for folder, mode in (
+            (self.paths.data, 0o755),
+            (self.paths.log, 0o755),
+            (self.paths.database, 0o750),
+            (self.paths.mine, 0o700),
+        ):
+            make_folder(folder, mode)
+        self.cookie.ensure()
+        if copy_identity(self._identity, self.paths) and self._process.is_alive():
+            with contextlib.suppress(LabelloopError):  # it looks at the files by itself within minutes
+                self.ask("to take up the renewed certificate", "ssl:clear_pem_cache()")
+
+    def _await_ready(self, birth: Birth) -> None:
+        deadline_s = time.monotonic() + max(0.0, self.settings.start_timeout_s - birth.age_s())
+        while True:
+            reason = self._step(birth)
+            if not reason:
+                return
+            if time.monotonic() >= deadline_s:
+                raise NotReadyError(f"the broker of {self.hostname} is not ready: {reason}")
+            time.sleep(_POLL_S)
+
+    def _step(self, birth: Birth) -> str:
+        """Look once and do what is due; return what is still waited for, '' when the server is ready."""
+        if not birth.is_alive():
+            raise NotReadyError(f"the broker of {self.hostname} ended: {self._process.said() or 'see its log'}")
+        try:
+            look = self.look()
+        except UnauthenticatedError:
+            self._process.stop(grace_s=0.0)
+            raise NotReadyError(f"the broker of {self.hostname} ran with another cookie: starting it again") from None
+        except (UnreachableError, DeadlineError, NotReadyError) as exc:
+            return self._silent(exc)
+        self._answered_s = time.monotonic()
+        view = view_of(look)
+        if view.state == "paused":
+            raise NotReadyError(f"the broker of {self.hostname} is paused: {view.reason}")
+        if look.booted == "stopped":
+            self._process.stop(grace_s=0.0)
+            raise NotReadyError(f"the application of the broker of {self.hostname} was stopped: starting it again")
+        if view.state != "running":
+            return view.reason + (f", waiting for {', '.join(view.members)}" if len(view.members) > 1 else "")
+        self._settle(birth)
+        return ""
+
+    def _silent(self, exc: LabelloopError) -> str:
+        if time.monotonic() - self._answered_s > self.settings.stuck_after_s:
+            self._process.stop(grace_s=0.0)
+            raise NotReadyError(f"the broker of {self.hostname} was silent for {self.settings.stuck_after_s:g} s: ended") from exc
+        return str(exc)
+
+    def _settle(self, birth: Birth) -> None:
+        """Do what a server needs once in its life, and see that epmd is there."""
+        if time.monotonic() >= self._epmd_at_s:
+            self._process.ensure_epmd(self._environment, self.ip)
+            self._epmd_at_s = time.monotonic() + _EPMD_LOOK_S
+        if self._settled == birth:
+            return
+        self.ensure_accounts()
+        self.check()
+        self._settled = birth
+
+    def ensure_accounts(self) -> None:
+        """Have an account for each role, under its password of the moment, and no guest."""
+        rows = []
+        for account in ACCOUNTS:
+            rights = ", ".join(binary(pattern) for pattern in permissions_of(account))
+            rows.append(f"{{{binary(account)}, {binary(password_of(self.cookie.read(), account))}, {{{rights}}}}}")
+        self.ask("to have its accounts", _ACCOUNTS.replace("ROWS", ",\n  ".join(rows)), timeout_s=10.0, is_secret=True)
+
+
+_ACCOUNTS = """
+Backend = rabbit_auth_backend_internal,
+By = <<"labelloop">>,
+Have = fun({Name, Password, {Configure, Write, Read}}) ->
+  case Backend:lookup_user(Name) of
+    {error, not_found} -> Backend:add_user(Name, Password, By);
+    {ok, _} ->
+      case Backend:user_login_authentication(Name, [{password, Password}]) of
+        {ok, _} -> ok;
+        _ -> Backend:change_password(Name, Password, By)
+      end
+  end,
+  Rights = [{configure, Configure}, {write, Write}, {read, Read}],
+  Now = [lists:sort([P || {K, _} = P <- R, lists:keymember(K, 1, Rights)])
+         || R <- Backend:list_user_vhost_permissions(Name, <<"/">>)],
+  case Now =:= [lists:sort(Rights)] of
+    true -> ok;
+    false -> Backend:set_permissions(Name, <<"/">>, Configure, Write, Read, By)
+  end
+end,
+[Have(Row) || Row <- [ROWS]],
+case Backend:lookup_user(<<"guest">>) of
+  {ok, _} -> Backend:delete_user(<<"guest">>, By);
+  _ -> ok
+end,
+ok
+"""
