@@ -84,8 +84,8 @@ class Race(msgspec.Struct, frozen=True, kw_only=True):
 class Exam(msgspec.Struct, frozen=True, kw_only=True):
     """All that was seen. `now_s` is our Unix time; `registry_trouble` '' = it answered.
 
-    `seen_from` 'registry' = its list of nodes, 'node' = the state of the local one. `ports` were tried, with `own_ports` the outcome
-    from here (that from a node lies in its probe). `tokens` are (kind, seconds left) where the registry's folder is at hand, else
+    `seen_from` 'registry' = its list of nodes, 'node' = the state of the local one. `ports` were tried; `own_ports` is the outcome
+    from here, that from a node lies in its probe. `tokens` are (kind, seconds left) where the registry's folder is at hand, else
     None; `identity_end_s` is when our own certificate ends, 0 = not known.
     """
 
