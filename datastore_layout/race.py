@@ -18,6 +18,7 @@ from labelloop.errors import DeadlineError, InvalidInputError, LabelloopError
 from labelloop.ids import parse_node, parse_token
 
 MOST_ROUNDS = 10_000
+PATIENCE_S = 20.0
 _STRIDE = 50  # names between two meetings, so that nobody runs ahead of the others and wins without a rival
 _POLL_S = 0.002
 _MEETING = "meeting"
@@ -31,13 +32,16 @@ class RaceResult(msgspec.Struct, frozen=True, kw_only=True):
     trouble: str = ""
 
 
-def run_race(root: Root, race: str, me: str, contestants: Sequence[str], rounds: int, patience_s: float = 20.0) -> RaceResult:
+def run_race(
+    root: Root, race: str, me: str, contestants: Sequence[str], rounds: int, patience_s: float | None = None
+) -> RaceResult:
     """Go for `rounds` names by mkdir and as many by O_EXCL against the other `contestants`, who run the race of the same name.
 
-    `patience_s`: how long to wait for the others at each meeting. Raises InvalidInputError on malformed arguments, NotReadyError or
-    ConflictError when the root is not ours.
+    `patience_s`: how long to wait for the others at each meeting (None = 20). Raises InvalidInputError on malformed arguments,
+    NotReadyError or ConflictError when the root is not ours.
     """
     _check(race, me, contestants, rounds)
+    patience_s = PATIENCE_S if patience_s is None else patience_s
     root.check()
     scratch, is_cleaner = root.path / f".race-{race}", me == min(contestants)
     claimed: list[int] = []
