@@ -33,32 +33,46 @@ CHECKOUT = Path(__file__).resolve().parent.parent
 
 
 class InferenceNode:
-    """Use as a context manager. `environment` holds `LABELLOOP_*` overrides and whatever else its processes need."""
+    """Use as a context manager. `environment` holds `LABELLOOP_*` overrides and whatever else its processes need.
+
+    With `broker_url` (a RabbitMQ whose queues are declared) and `root` it is one of several nodes `name` of one cluster.
+    """
 
     def __init__(
-        self, folder: Path, *, rpc_processes: int = 2, concurrency: int = 1, environment: Mapping[str, str] | None = None
+        self,
+        folder: Path,
+        *,
+        rpc_processes: int = 2,
+        concurrency: int = 1,
+        environment: Mapping[str, str] | None = None,
+        name: str = NODE,
+        broker_url: str = "",
+        root: Root | None = None,
     ) -> None:
         self.folder = folder
+        self.name = name
         self.environment = {**os.environ, **ALLOCATOR_ENVIRONMENT, **(environment or {})}
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
-        self.root: Root = create_root(folder / "datastore", CLUSTER)
+        folder.mkdir(parents=True, exist_ok=True)
+        self.root: Root = root or create_root(folder / "datastore", CLUSTER)
         authority = Authority(folder / "ca", ClusterSettings())
         self.identity = authority.own_identity("client", "127.0.0.1", "client", folder / "client")
-        mine = authority.own_identity(NODE, "127.0.0.1", "node", folder / "node")
-        self._broker = EmbeddedServer(folder / "broker", BrokerSettings())
-        self._broker_argv = self._broker.prepare()
-        url = (folder / "broker" / "url").read_text().strip()
+        mine = authority.own_identity(name, "127.0.0.1", "node", folder / "node")
+        self._broker_argv: tuple[str, ...] = ()
+        if not broker_url:
+            self._broker_argv = EmbeddedServer(folder / "broker", BrokerSettings()).prepare()
+            url = (folder / "broker" / "url").read_text().strip()
         self.config = RoleConfig(
-            node=NODE,
+            node=name,
             ip="127.0.0.1",
             role="inference",
             is_master=True,
-            master_host=NODE,
+            master_host=name,
             cluster_id=CLUSTER,
             epoch=1,
             datastore_root=str(self.root.path),
-            broker_url=f"{url}/0",
-            result_url=f"{url}/1",
+            broker_url=broker_url or f"{url}/0",
+            result_url="" if broker_url else f"{url}/1",
             rpc_host="127.0.0.1",
             rpc_port=_free_port(),
             rpc_processes=rpc_processes,
@@ -88,8 +102,9 @@ class InferenceNode:
         self.close()
 
     def start_broker(self) -> None:
-        """Start valkey on its remembered port."""
-        self._start("broker", list(self._broker_argv))
+        """Start valkey on its remembered port; a RabbitMQ belongs to whoever made it."""
+        if self._broker_argv:
+            self._start("broker", list(self._broker_argv))
 
     def start_workers(self) -> None:
         """Start `start_inference <config>`."""
@@ -109,7 +124,7 @@ class InferenceNode:
         from roles.inference.presence import worker_seat
 
         end_s = time.monotonic() + START_S
-        seat = worker_seat(self.config.state_dir, NODE)
+        seat = worker_seat(self.config.state_dir, self.name)
         while not (seat.is_taken() and self._answers()):
             fallen = [name for name, process in self.processes.items() if process.poll() is not None]
             if fallen or time.monotonic() > end_s:

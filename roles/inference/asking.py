@@ -85,18 +85,22 @@ class Asker:
         finally:
             self._mailbox.unsubscribe(ping.call)
 
-    def ask(self, task_name: str, queue_name: str, work: Work, timeout_s: float) -> Reply:
+    def ask(self, task_name: str, queue_name: str, work: Work, timeout_s: float, take_s: float = float("inf")) -> Reply:
         """Send one order and return its final reply (kind 'done', or 'lost' when it ended two workers).
 
-        Raises what the worker reported; NoWorkerError when nobody took it; DeadlineError when it is not answered in time.
+        Raises what the worker reported; NoWorkerError when nobody took it within `take_s` or at all; DeadlineError when it is not
+        answered in time; UnreachableError, at once, when this node's broker goes away.
         """
-        return self.ask_all(task_name, queue_name, (work,), timeout_s)[0]
+        return self.ask_all(task_name, queue_name, (work,), timeout_s, take_s)[0]
 
-    def ask_all(self, task_name: str, queue_name: str, works: Sequence[Work], timeout_s: float) -> list[Reply]:
+    def ask_all(
+        self, task_name: str, queue_name: str, works: Sequence[Work], timeout_s: float, take_s: float = float("inf")
+    ) -> list[Reply]:
         """Send `works` at once and return their final replies in order; raises like `ask`, the first error found."""
         inbox: queue.SimpleQueue[Reply] = queue.SimpleQueue()
         waiting: dict[str, _Waiting] = {}
         end_s = time.monotonic() + timeout_s
+        taken_s = time.monotonic() + take_s
         try:
             for work in works:
                 addressed = msgspec.structs.replace(work, call=self.new_call(), reply_to=self._mailbox.queue)
@@ -104,6 +108,8 @@ class Asker:
                 waiting[addressed.call] = _Waiting(addressed, time.monotonic())
                 send(self._app, task_name, addressed, queue_name)
             while open_calls := [w for w in waiting.values() if w.reply is None]:
+                if time.monotonic() > taken_s and not any(w.sign_s or w.losses for w in waiting.values()):
+                    raise NoWorkerError(f"no worker took the order on {queue_name!r} within {take_s:g} s")
                 self._wait(inbox, waiting, end_s, open_calls)
                 self._look_after(task_name, queue_name, open_calls)
             return [w.reply for w in waiting.values() if w.reply is not None]

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-from labelloop.messages import Item, Message
+from labelloop.errors import LabelloopError
+from labelloop.messages import ChunkResult, Item, ItemError, Message
 
 PREDICT = "inference.predict"
 CHUNKS = "inference.chunks"
@@ -58,10 +59,11 @@ class ChunkWork(Work, frozen=True, kw_only=True):
 
 class Reply(Message, frozen=True, kw_only=True):
     """`taken`: a worker begins; `alive`: it is still at it; `lost`: an earlier worker died over this order; `done`: `body` holds
-    the answer and `left` the chunks not begun; `failed`: an error of `labelloop.errors` by code and reason."""
+    the answer and `left` the chunks not begun; `failed`: an error of `labelloop.errors` by code and reason. `job`: from another
+    node, for the home of a task: `body` is the JobKey of a job that waits."""
 
     call: str
-    kind: Literal["taken", "alive", "lost", "done", "failed"]
+    kind: Literal["taken", "alive", "lost", "done", "failed", "job"]
     worker: str = ""
     body: bytes = b""
     left: tuple[int, ...] = ()
@@ -75,3 +77,10 @@ class FeatureRows(Message, frozen=True, kw_only=True):
     item_ids: tuple[str, ...]
     dim: int
     data: bytes
+
+
+def failed_chunk(order: ChunkWork, part: ChunkPart, error: LabelloopError) -> ChunkResult:
+    """Return the answer that says of every item of a chunk that it failed with `error`."""
+    ids = tuple(item.item_id for item in part.items)
+    failed = tuple(ItemError(item_id=item_id, code=error.code, reason=str(error)) for item_id in ids or ("",))
+    return ChunkResult(chunk=part.chunk, shard=part.shard, version=order.version, item_ids=(), n_items=0, failed=failed)

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from datastore_layout.job_progress import JobDesk
 from labelloop.errors import InternalError, LabelloopError, NotReadyError, PermanentError
 from labelloop.messages import Array, ChunkResult, Item, ItemError
-from roles.inference.calls import ChunkPart, ChunkWork
+from roles.inference.calls import ChunkPart, ChunkWork, failed_chunk
 from roles.inference.predictor import Predictor, Scored, pack_array, unpack_array
 
 logger = logging.getLogger(__name__)
@@ -83,7 +83,7 @@ class ChunkWorker:
 
     def fail(self, desk: JobDesk, order: ChunkWork, part: ChunkPart, exc: LabelloopError) -> None:
         """Answer every item of a chunk with one error."""
-        self._write(desk, self._failed(order, part, exc))
+        self._write(desk, failed_chunk(order, part, exc))
 
     def drain(self) -> None:
         """Return once every result handed over is on disk; raises what the writer met."""
@@ -182,11 +182,6 @@ class ChunkWorker:
         scored = self._predictor.score_items(order.task, order.version, items, write_shard=True)
         result = _packed(part, scored, len(scored.item_ids))
         return msgspec.structs.replace(result, failed=joined.failed + result.failed)
-
-    def _failed(self, order: ChunkWork, part: ChunkPart, exc: LabelloopError) -> ChunkResult:
-        ids = tuple(item.item_id for item in part.items)
-        failed = tuple(ItemError(item_id=item_id, code=exc.code, reason=str(exc)) for item_id in ids or ("",))
-        return ChunkResult(chunk=part.chunk, shard=part.shard, version=order.version, item_ids=(), n_items=0, failed=failed)
 
 
 def _packed(part: ChunkPart, scored: Scored, n: int, failed: tuple[ItemError, ...] = ()) -> ChunkResult:

@@ -1,11 +1,11 @@
 """Send the chunks of durable jobs to the bulk queue: fair turns, and what was lost once more.
 
-Owns the notice pipe, the dispatcher's seat and the sweep. Must never answer a chunk or trust its memory over the datastore: what
+Owns the dispatcher's seat and the sweep. Must never answer a chunk or trust its memory over the datastore: what
 is missing is what has no result file. Called by `service`: every inference_rpc process has one, the one that holds the node's
 seat works, and when it dies the kernel frees the seat for the next.
 
-Threads: `notify` from any thread or process of the family; all else on the dispatcher's own thread. A job accepted on another node
-is left to that node's dispatcher until it makes no progress.
+A task's jobs are sent by one node, its home (see `nodes`), so that its bound holds in the whole cluster; the next in the task's
+order takes over a job that makes no progress. All but `start` and `close` runs on the dispatcher's own thread.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import logging
 import os
 import queue
 import random
-import select
 import threading
 import time
 
@@ -26,6 +25,8 @@ from labelloop.settings import InferenceSettings
 from roles.celery_app import RoleApp, send
 from roles.inference.calls import CHUNKS, ChunkPart, ChunkWork, Reply
 from roles.inference.mailbox import Mailbox
+from roles.inference.nodes import Nodes
+from roles.inference.notices import NoticePipe
 from roles.inference.presence import Seat
 from roles.inference.turns import JobName, Order, Turns
 
@@ -34,35 +35,7 @@ logger = logging.getLogger(__name__)
 SEAT_S = 0.1
 TICK_S = 0.1
 IDLE_S = 0.5
-
-
-class NoticePipe:
-    """A pipe made before the fork: any process of the family writes 'task job', the dispatcher reads."""
-
-    def __init__(self) -> None:
-        self._read, self._write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-
-    def notify(self, task: str, job_id: str) -> None:
-        """Say that a job was accepted. A full pipe drops the notice: the sweep finds the job."""
-        try:
-            os.write(self._write, f"{task} {job_id}\n".encode())
-        except BlockingIOError:
-            logger.warning("too many accepted jobs at once: %s waits for the sweep", job_id)
-
-    def read(self, timeout_s: float) -> list[JobName]:
-        """Return the jobs noticed within `timeout_s`; a torn line is left out."""
-        if not select.select([self._read], [], [], timeout_s)[0]:
-            return []
-        try:
-            data = os.read(self._read, 65536)
-        except BlockingIOError:
-            return []
-        words = [line.split(" ") for line in data.decode("utf-8", "replace").splitlines()]
-        return [(line[0], line[1]) for line in words if len(line) == 2]
-
-    def close(self) -> None:
-        os.close(self._read)
-        os.close(self._write)
+ORDERS_A_NODE = 2  # one at work, one at hand
 
 
 class Dispatcher:
@@ -77,9 +50,10 @@ class Dispatcher:
         seat: Seat,
         notices: NoticePipe,
         queue_name: str,
+        nodes: Nodes,
     ) -> None:
         self._root, self._settings, self._app, self._mailbox = root, settings, app, mailbox
-        self._seat, self._notices, self._queue_name = seat, notices, queue_name
+        self._seat, self._notices, self._queue_name, self._nodes = seat, notices, queue_name, nodes
         self._is_stopping = threading.Event()
         self._inbox: queue.SimpleQueue[Reply | JobName] = queue.SimpleQueue()
         self._prefix = f"d{os.getpid():x}-{os.urandom(4).hex()}-"
@@ -162,6 +136,9 @@ class Dispatcher:
         now_s = time.monotonic()
         if event.kind in ("taken", "alive"):
             self._turns.sign(event.call, now_s)
+        elif event.kind == "lost":
+            if self._turns.is_under_way(event.call):
+                self._requeue(event.call, event.reason, now_s)
         elif event.kind in ("done", "failed"):
             self._mailbox.unsubscribe(event.call)
             if event.kind == "failed":
@@ -197,32 +174,34 @@ class Dispatcher:
         self._strangers.pop(name, None)
 
     def _sweep(self, now_s: float, is_first: bool = False) -> None:
-        """Adopt what nobody moves: at the first look every open job, later those of other nodes that stand still."""
+        """Adopt what nobody moves: at the first look every open job of this home, else those that stand still."""
         try:
             for task in list_tasks(self._root):
-                folder = task_folder(self._root, task)
+                folder, place = task_folder(self._root, task), self._nodes.place_of(task)
                 for job_id in list_jobs(folder):
                     name = (str(task), str(job_id))
                     if name in self._finished or name in self._heads:
                         continue
                     if is_finished(folder, job_id):
                         self._finished.add(name)
-                    elif is_first or self._stands_still(name, len(done_chunks(folder, job_id)), now_s):
+                    elif (is_first and not place) or self._stands_still(name, len(done_chunks(folder, job_id)), place, now_s):
                         logger.info("taking over job %s of task %s", job_id, task)
                         self._adopt(name)
         except LabelloopError as exc:
             logger.warning("this sweep ends early: %s", exc)
 
-    def _stands_still(self, name: JobName, n_done: int, now_s: float) -> bool:
+    def _stands_still(self, name: JobName, n_done: int, place: int, now_s: float) -> bool:
+        """Return whether a job made no progress for longer than all nodes before this one in its order would have let it."""
         before, since_s = self._strangers.get(name, (-1, now_s))
         if before != n_done:
             self._strangers[name] = (n_done, now_s)
             return False
-        return now_s - since_s >= self._settings.requeue_after_s
+        return now_s - since_s >= (1 + place) * self._settings.requeue_after_s
 
     # ------------------------------------------------------------ orders
 
     def _send_due(self) -> None:
+        self._turns.limit = max(self._settings.chunks_in_flight, ORDERS_A_NODE * len(self._nodes.names()))
         for order in self._turns.orders(time.monotonic()):
             self._send(order)
 

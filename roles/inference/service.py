@@ -36,15 +36,20 @@ from labelloop.settings import Settings
 from labelloop.tls import Identity
 from labelloop.wire import Peer, Server
 from roles.celery_app import make_app
+from roles.dead_letters import DeadLetters
 from roles.inference.asking import Asker
-from roles.inference.dispatch import Dispatcher, NoticePipe
+from roles.inference.dispatch import Dispatcher
 from roles.inference.forks import Family
+from roles.inference.given_up import take_letter
 from roles.inference.jobs import Jobs
 from roles.inference.mailbox import Mailbox
+from roles.inference.nodes import Nodes
+from roles.inference.notices import NoticePipe, Notifier
 from roles.inference.predicting import Interactive
 from roles.inference.presence import dispatcher_seat, worker_seat
 from roles.inference.ranking import Ranking
 from roles.inference.swap import Swap
+from roles.inference.warming import Warming
 
 logger = logging.getLogger(__name__)
 
@@ -57,10 +62,12 @@ class Service:
     def __init__(self, config: RoleConfig, settings: Settings, root: Root, notices: NoticePipe, index: int) -> None:
         app = make_app(config, settings, "inference-rpc")
         self.root = root
-        self.mailbox = Mailbox(app, queues.reply_queue(config.node, index))
+        nodes = Nodes(config.state_dir, config.node)
+        self.notifier = Notifier(app, nodes, notices)
+        self.mailbox = Mailbox(app, queues.reply_queue(config.node, index), self.notifier.take)
         asker = Asker(app, self.mailbox, worker_seat(config.state_dir, config.node))
-        self.swap = Swap(root, settings.inference, asker, queues.node_queue(config.node))
-        self.jobs = Jobs(root, settings, self.swap.newest_of, notices.notify)
+        self.swap = Swap(root, settings.inference, Warming(asker, nodes))
+        self.jobs = Jobs(root, settings, self.swap.newest_of, self.notifier.notify)
         timeout_s = settings.inference.predict_timeout_s
         self.interactive = Interactive(asker, queues.interactive_queue(config.cluster_id), timeout_s)
         self.ranking = Ranking(root, self.jobs, self.interactive, self.swap.version_of)
@@ -72,16 +79,24 @@ class Service:
             dispatcher_seat(config.state_dir, config.node),
             notices,
             queues.bulk_queue(config.cluster_id),
+            nodes,
         )
+        dead = queues.dead_letter_queue("inference", config.cluster_id)
+        self.dead_letters = DeadLetters(app, dead, functools.partial(take_letter, app, root)) if index == 0 else None
         self.app = app
 
     def start(self) -> None:
         self.mailbox.start()
         self.swap.start()
         self.dispatcher.start()
+        if self.dead_letters is not None:
+            self.dead_letters.start()
 
     def close(self) -> None:
+        if self.dead_letters is not None:
+            self.dead_letters.close()
         self.dispatcher.close()
+        self.notifier.close()
         self.swap.close()
         self.mailbox.close()
         self.app.close()

@@ -1,4 +1,4 @@
-"""Which version a process writes into its messages, moved only to what is warm: the hot swap.
+"""Which version a process writes into its messages, moved only to what is warm on the nodes: the hot swap.
 
 Owns, per task in use, the pointer number it has seen and the version it serves. Must never go to a lower number, serve a version
 whose files changed, or load a model itself. Called by `service` and `jobs` (which version now) on RPC threads; one thread looks
@@ -15,15 +15,13 @@ from dataclasses import dataclass, field
 
 from datastore_layout.models import Pointer, current, pointer_history
 from datastore_layout.root import Root, task_folder
-from labelloop.errors import IntegrityError, LabelloopError, PermanentError, RetryableError
+from labelloop.errors import IntegrityError, LabelloopError, RetryableError
 from labelloop.settings import InferenceSettings
-from roles.inference.asking import Asker
-from roles.inference.calls import WARM, WarmWork
+from roles.inference.warming import Verdict, Warming
 
 logger = logging.getLogger(__name__)
 
 IN_USE_S = 600.0
-WARM_S = 30.0
 PAUSE_S = 0.5
 
 
@@ -53,8 +51,8 @@ def next_swap(number: int, refused: frozenset[int], pointer: Pointer | None) -> 
 class Swap:
     """The serving versions of one inference_rpc process."""
 
-    def __init__(self, root: Root, settings: InferenceSettings, asker: Asker, warm_queue: str) -> None:
-        self._root, self._settings, self._asker, self._warm_queue = root, settings, asker, warm_queue
+    def __init__(self, root: Root, settings: InferenceSettings, warming: Warming) -> None:
+        self._root, self._settings, self._warming = root, settings, warming
         self._tasks: dict[str, _Serving] = {}
         self._is_stopping = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="swap", daemon=True)
@@ -67,6 +65,7 @@ class Swap:
         self._is_stopping.set()
         self._thread.join()
         self._warmers.shutdown(cancel_futures=True)
+        self._warming.close()
 
     def version_of(self, task: str) -> str:
         """Return the version that serves `task` now, '' while none does; the first call of a task warms it."""
@@ -138,16 +137,10 @@ class Swap:
     def _is_warmed(self, task: str, serving: _Serving, pointer: Pointer) -> bool:
         if pointer.number in serving.refused:
             return False
-        work = WarmWork(call="", reply_to="", task=task, version=pointer.version)
-        try:
-            self._asker.require_worker(self._warm_queue)
-            reply = self._asker.ask(WARM, self._warm_queue, work, WARM_S)
-        except PermanentError as exc:
-            logger.error("task %s: pointer %d is refused, %s stays: %s", task, pointer.number, serving.version or "none", exc)
-            serving.refused |= {pointer.number}
-            return False
-        if reply.kind == "lost":
-            logger.error("task %s: version %s ended the workers that loaded it, refused", task, pointer.version)
-            serving.refused |= {pointer.number}
-            return False
-        return True
+        verdict, reason = self._warming.warm(task, pointer.version)
+        if verdict is Verdict.WARM:
+            logger.info("task %s: %s is %s", task, pointer.version, reason)
+            return True
+        logger.error("task %s: pointer %d is refused, %s stays: %s", task, pointer.number, serving.version or "none", reason)
+        serving.refused |= {pointer.number}
+        return False

@@ -166,6 +166,10 @@ class Turns:
             return "younger orders were taken first"
         return "no worker gave a sign" if is_silent else None
 
+    def is_under_way(self, call: str) -> bool:
+        """Return whether `call` was sent and has not ended."""
+        return call in self._flights
+
     def chunks_of(self, call: str) -> tuple[int, ...]:
         """Return the chunks of an order under way."""
         return self._flights[call].order.chunks
