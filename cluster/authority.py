@@ -1,6 +1,7 @@
 """The cluster's certificate authority: its key, its join tokens, and whom it has admitted.
 
-Owns one folder: `ca.key` (0600), `ca.pem` (its subject carries the cluster id) and `tokens/` (one file a token, hashes only).
+Owns one folder: `ca.key` (0600), `ca.pem` (its subject carries the cluster id), `tokens/` (one file a token, hashes only) and
+`issued/` (`cluster.ledger`: who holds a certificate, which are revoked).
 A certificate's common name is the holder's name, its organisational unit the kind, its alternative name the address; only
 nodes may serve, so only their certificates say so. Must never write or log a secret, and never sign what a token does not grant.
 Called by `cluster.registry` (admit, renew), which runs on the machine of the CA, and by the ops command (tokens).
@@ -35,6 +36,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
+from cluster.ledger import Issued, Ledger
 from labelloop.errors import ConflictError, ForbiddenError, IntegrityError, InvalidInputError, NotFoundError, UnauthenticatedError
 from labelloop.ids import parse_node
 from labelloop.messages import AdmitReply, AdmitRequest, PeerKind
@@ -71,6 +73,7 @@ class Authority:
         self._folder = folder
         self._settings = settings
         self._clock = clock
+        self.ledger = Ledger(folder / "issued", clock)
         self._tokens = folder / "tokens"
         self._tokens.mkdir(parents=True, exist_ok=True, mode=0o700)
         if not self.ca_file.exists():
@@ -180,6 +183,8 @@ class Authority:
     def _reply(self, request: AdmitRequest, is_taken: IsTaken) -> AdmitReply:
         name, address = parse_node(request.name), _parse_ip(request.address)
         key = _read_request(request.csr_pem).public_key()
+        if any(issued.key == key_fingerprint(key) for issued in self.ledger.revoked()):
+            raise ForbiddenError(f"the key of {name} was revoked: remove its identity folder and join again with a token")
         is_node = request.kind == "node"
         if is_taken(name, str(address) if is_node else "", key_fingerprint(key)):
             raise ConflictError(
@@ -187,6 +192,7 @@ class Authority:
                 "choose another, or stop that peer first"
             )
         pem = self._sign(key, name, address, request.kind, is_server=is_node)
+        self._note(pem, name, request.kind, key)
         return AdmitReply(certificate_pem=pem, ca_pem=self.ca_pem, cluster_id=self.cluster_id)
 
     def _sign(self, key: Any, name: str, address: Any, kind: PeerKind, is_server: bool) -> str:
@@ -207,6 +213,12 @@ class Authority:
             .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False)
         )
         return builder.sign(self._key, hashes.SHA256()).public_bytes(Encoding.PEM).decode()
+
+    def _note(self, pem: str, name: str, kind: str, key: Any) -> None:
+        certificate = x509.load_pem_x509_certificate(pem.encode())
+        expires_s = certificate.not_valid_after_utc.timestamp()
+        serial = format(certificate.serial_number, "x")
+        self.ledger.note(Issued(serial=serial, name=name, kind=kind, key=key_fingerprint(key), expires_s=expires_s))
 
     # ------------------------------------------------------------ founding
 

@@ -38,23 +38,29 @@ class Census:
 
         Raises ForbiddenError when the certificate is another node's, ConflictError when its name lives under another key.
         """
-        if (peer.name, peer.address) != (status.hostname, status.ip):
-            raise ForbiddenError(
-                f"the certificate is of {peer.name} at {peer.address}, "
-                f"the heartbeat of {status.hostname} at {status.ip}: enrol anew"
-            )
+        check_speaker(status, peer)
         with self._lock:
             before = self._seen.get(status.hostname)
-            if before is not None and before.key != peer.key and now_s - before.at_s < self._dead_after_s:
+            if before is not None and before.key not in ("", peer.key) and now_s - before.at_s < self._dead_after_s:
                 raise ConflictError(f"{status.hostname} still heartbeats under another key: stop one of the two")
             self._seen[status.hostname] = _Seen(status, peer.key, now_s)
         return before is None or now_s - before.at_s >= self._dead_after_s or _essence(before.status) != _essence(status)
+
+    def note_look(self, status: NodeStatus, now_s: float) -> None:
+        """Take in what a node answered to the registry itself: for a moment it counts as alive without a heartbeat."""
+        with self._lock:
+            self._seen[status.hostname] = _Seen(status, "", now_s)
+
+    def drop(self, hostname: str) -> None:
+        """Forget a node that was removed."""
+        with self._lock:
+            self._seen.pop(hostname, None)
 
     def note_order(self, hostname: str, role: Role, reply: InitialReply) -> None:
         """Take in that a node applied an order, without waiting for the heartbeat that will say so."""
         with self._lock:
             before = self._seen.get(hostname)
-            if before is None:
+            if before is None or reply.epoch < before.status.epoch:
                 return
             master = reply.master_train if role == "train" else reply.master_inference
             status = msgspec.structs.replace(
@@ -100,9 +106,16 @@ class Census:
                 age_s=v.age_s,
                 role=v.status.role,
                 epoch=v.status.epoch,
+                work=work_of(v.status),
+                broker=v.status.broker,
             )
             for v in self.nodes(now_s)
         )
+
+    def all(self) -> tuple[MachineInfo, ...]:
+        """Return every node as a machine, the silent ones too."""
+        with self._lock:
+            return tuple(machine_of(seen.status) for seen in self._seen.values())
 
     def alive(self, now_s: float) -> tuple[MachineInfo, ...]:
         """Return the living nodes as machines, lowest IP first."""
@@ -115,17 +128,35 @@ class Census:
                 del self._seen[name]
 
 
+def check_speaker(status: NodeStatus, peer: Peer) -> None:
+    """Raise ForbiddenError when a heartbeat comes under another node's certificate."""
+    if (peer.name, peer.address) != (status.hostname, status.ip):
+        raise ForbiddenError(
+            f"the certificate is of {peer.name} at {peer.address}, "
+            f"the heartbeat of {status.hostname!r} at {status.ip!r}: enrol anew"
+        )
+
+
+def work_of(status: NodeStatus) -> str:
+    """Return what the processes of a node say they are at, '' = nothing."""
+    return "; ".join(f"{process.name}: {process.activity}" for process in status.processes if process.activity)
+
+
 def machine_of(status: NodeStatus) -> MachineInfo:
     """Return a node as an entry of machines_info."""
     return MachineInfo(hostname=status.hostname, ip=status.ip, port=status.port, erlang_hash=status.erlang_hash, type=status.role)
 
 
 def topology_of(nodes: tuple[NodeView, ...], epoch: int) -> Topology:
-    """Return where to call, from what living nodes say of themselves; pure."""
+    """Return where to call, from what living nodes say of themselves; pure.
+
+    A draining inference node gets no more calls; a draining train master does until another one is master.
+    """
     alive = [node.status for node in nodes if node.is_alive]
+    called = [node.status for node in nodes if node.is_alive and not node.is_draining]
     masters = [s for s in alive if s.role == "train" and s.is_master and s.rpc]
     train = max(masters, key=lambda s: s.epoch).rpc if masters else ""
-    inference = tuple(s.rpc for s in alive if s.role == "inference" and s.rpc)
+    inference = tuple(s.rpc for s in called if s.role == "inference" and s.rpc)
     warnings = [f"{n.status.hostname} silent for {n.age_s:.0f} s" for n in nodes if not n.is_alive and n.status.role]
     if not train:
         warnings.append("no train master online: labels wait, nothing is trained")

@@ -1,85 +1,241 @@
-"""The ops command line: `labelloop registry | broker | token | form | nodes | status | logs`.
+"""The ops command line: what `labelloop` offers of this room, and how each command explains itself.
 
-Owns arguments and their output. Must never hold logic of the cluster. Registered by `scripts.cli`; start.sh and the demo's
-supervisor run `registry` and `broker`.
-
-Commands that talk to the registry do so under an ops identity, made once: with `--token-file`, or by itself where the
-registry's own folder is at hand.
+Owns arguments and their help. Must never hold logic of the cluster, nor import what is slow: each command's work lies in a module
+of its own (`commands_daemons`, `commands_ops`, `commands_status`), imported when it runs. Registered by `scripts.cli`; start.sh and
+the demo's supervisor run `registry` and `broker`.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import signal
-import sys
-import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_args
 
-import msgspec
-
-from cluster.authority import KINDS, Authority
-from cluster.broker.embedded import EmbeddedServer
-from cluster.election import parse_ip
-from cluster.joining import join, own_address
-from cluster.orders import Orders
-from cluster.reachability import address_of
-from cluster.registry import FORM_WAIT_S, Registry
-from cluster.state import choose_port
+from cluster.pages import Page, add_page
 from labelloop import messages as m
-from labelloop.clients import ManagerClient, RegistryClient
-from labelloop.errors import InvalidInputError, NotFoundError, SettingsError
+from labelloop.errors import InvalidInputError
 from labelloop.ids import parse_node
-from labelloop.logs import set_process_context, set_up_logs
-from labelloop.settings import Settings, read_settings
-from labelloop.tls import is_renewal_due, write_file
-from labelloop.wire import Server
 
 ADDRESS_FILE = "address"
-_RENEWAL_LOOK_S = 3600.0
+_OPS = "cluster.commands_ops"
+_STATUS = "cluster.commands_status"
+_DAEMONS = "cluster.commands_daemons"
+
+_NODES = Page(
+    "nodes",
+    "list the nodes, one a line",
+    "List the nodes that have registered, lowest address first, one a line with tabs between: name, address, role, alive or "
+    "how long silent, epoch, where its role answers. The last line says what the registry decided last, and why.",
+    (("labelloop nodes", "all nodes"), ("labelloop nodes --json | jq -r '.nodes[].status.hostname'", "their names")),
+    f"{_STATUS}:run_nodes",
+)
+_STATUS_PAGE = Page(
+    "status",
+    "show nodes, machines, processes, queues and the last actions",
+    "Show the cluster as the last heartbeats tell it: each node's role, who is master, GPU and memory, broker and queue "
+    "depths, workers, what is running, restarts and the last reason; then the registry's last actions and what is wrong.",
+    (
+        ("labelloop status", "once"),
+        ("labelloop status --watch", "a live table, until Ctrl-C"),
+        ("labelloop status --json | jq .topology", "for programs"),
+    ),
+    f"{_STATUS}:run_status",
+)
+_FORM = Page(
+    "form",
+    "say how many nodes, or which, train and infer; opens a task besides",
+    "Choose nodes and form the cluster: nodes keep their role where they can; then those without a role are taken, for "
+    "training first those with GPUs, by the lowest address. Returns once every role answers. Without numbers and names the "
+    "wanted roles stay, and a registry that was learning is confirmed. With --task, a task is opened once the cluster is "
+    "formed.",
+    (
+        ("labelloop form --train 3 --inference 4", "seven dockers become a cluster"),
+        ("labelloop form --role gpu-1=train --role cpu-1=inference", "by name; nobody else keeps a role"),
+        (
+            "labelloop form --train 1 --inference 1 --task birds --category image-classification --labels robin,wren",
+            "and open a task",
+        ),
+    ),
+    f"{_OPS}:run_form",
+)
+_CONFIRM = Page(
+    "confirm",
+    "let a registry that was learning give orders again",
+    "A registry that lost its folder, or was restored from an old backup, knows less than the nodes do: it learns epoch and "
+    "roles from their heartbeats and gives no order. Look at `labelloop status`; if the roles shown are right, confirm them. "
+    "Nothing restarts.",
+    (("labelloop confirm", "take the roles that the nodes hold as wanted"),),
+    f"{_OPS}:run_confirm",
+)
+_ASSIGN = Page(
+    "assign",
+    "change the roles of named nodes, leave the others alone",
+    "Give nodes a role, or none, and return once they hold it. The other nodes keep theirs.",
+    (
+        ("labelloop assign gpu-4=train", "one more train node"),
+        ("labelloop assign gpu-1=inference gpu-2=none", "change one, release another"),
+    ),
+    f"{_OPS}:run_assign",
+)
+_DRAIN = Page(
+    "drain",
+    "let nodes finish their work and take no more, e.g. before a reboot",
+    "A draining node stays in the cluster (hosts block, broker member) and gets no new work. An inference node is called by "
+    "nobody from now on and stops its processes when its work has ended. A train node stops between two trainings; a train "
+    "master takes labels in until then, and the next lowest address takes over when it stops. Work that does not end within "
+    "cluster.drain_wait_s goes on elsewhere: nothing is lost by it. Returns at once unless --wait is given.",
+    (
+        ("labelloop drain gpu-3 --wait 900", "return when nothing runs there any more"),
+        ("labelloop drain gpu-3 --undo", "it works again"),
+    ),
+    f"{_OPS}:run_drain",
+)
+_ADD = Page(
+    "add",
+    "let a removed node in again",
+    "Lift a removal. The node gets the role that it had, or the one of --role; a manager that still runs there is taken back "
+    "at once, one that was stopped is to be started (`./start.sh node ...`). A node that was never removed needs no `add`: "
+    "boot it, then `assign` or `form`.",
+    (("labelloop add gpu-3", "in the role it had"), ("labelloop add gpu-3 --role train", "in another one")),
+    f"{_OPS}:run_add",
+)
+_REMOVE = Page(
+    "remove",
+    "take nodes out of the cluster for good",
+    "The node is told to leave (roles stopped, out of the broker cluster, hosts block emptied), the rest is formed without "
+    "it, and it is refused until `add`. A dead one is forgotten by the broker cluster, and told to leave when it comes back. "
+    "Only this removes a node: one that is merely silent stays wanted and gets its role back when it returns.",
+    (("labelloop remove gpu-3", "and wait until the rest is formed"),),
+    f"{_OPS}:run_remove",
+)
+_REVOKE = Page(
+    "revoke",
+    "make the certificates of a name worthless",
+    "Every server of the cluster refuses the certificates issued to that name: the registry at once, nodes with their next "
+    "heartbeat. It comes in again only with a join token and a new key (remove its identity folder). Tokens that it may still "
+    "hold are revoked with `labelloop token --revoke ID`; `remove` takes it out of the wanted nodes.",
+    (("labelloop revoke gpu-3", "a stolen or misused machine"),),
+    f"{_OPS}:run_revoke",
+)
+_ACTIONS = Page(
+    "actions",
+    "show what the registry did and what was done to it, with the reasons",
+    "Print the newest actions, the latest last: orders with their epoch and reason, failures, who was admitted and refused, "
+    "and what ops asked for. The registry keeps the last 200, over its restarts.",
+    (("labelloop actions", "all that are kept"), ("labelloop actions --last 5 --json", "five, for programs")),
+    f"{_STATUS}:run_actions",
+)
+_LOGS = Page(
+    "logs",
+    "show the last log lines of a node's processes",
+    "Print the last lines that the role processes of a node have logged, as its manager has them.",
+    (("labelloop logs gpu-1", "all processes"), ("labelloop logs gpu-1 train-rpc --follow", "one, and what comes")),
+    f"{_OPS}:run_logs",
+)
+_REGISTRY = Page(
+    "registry",
+    "run the registry",
+    "Run the registry in the foreground until SIGTERM: admission, heartbeats, wanted state and the loop that keeps the "
+    "cluster as wanted. The cluster goes on without it; only changes wait. Keep a backup (--backup): its folder holds the "
+    "CA's key.",
+    (
+        ("labelloop registry --host auto --datastore /home/datastore --backup /mnt/safe/registry", "as start.sh runs it"),
+        ("labelloop registry --restore /mnt/safe/registry --host auto", "on a new machine; then `labelloop confirm` if it asks"),
+    ),
+    f"{_DAEMONS}:run_registry",
+)
+_TOKEN = Page(
+    "token",
+    "make, list and revoke join tokens (on the registry's machine)",
+    "Print a new join token of a kind: it admits a node, an ops person, or a client (a platform's backend). --list shows the "
+    "good ones without their secret; --revoke makes one worthless, whom it admitted stays (see `labelloop revoke`).",
+    (
+        ("labelloop token node > node.token && chmod 600 node.token", "good for a day"),
+        ("labelloop token --list", "ids, kinds, how long they are good"),
+        ("labelloop token --revoke 3f0c...", "by id, or by the whole token"),
+    ),
+    f"{_DAEMONS}:run_token",
+)
+_BROKER = Page(
+    "broker",
+    "run the embedded broker of this machine",
+    "Run the embedded broker (valkey) in the foreground, for a cluster on one machine; dockers run RabbitMQ instead.",
+    (("labelloop broker --state state/broker", "on loopback, durable"),),
+    f"{_DAEMONS}:run_broker",
+)
 
 
 def register(subparsers: Any) -> None:
     """Add this room's subcommands."""
+    for page in (_STATUS_PAGE, _NODES):
+        parser = add_page(subparsers, page)
+        ops_arguments(parser)
+        if page is _STATUS_PAGE:
+            parser.add_argument("--watch", action="store_true", help="go on showing, once a second")
+    actions = add_page(subparsers, _ACTIONS)
+    ops_arguments(actions)
+    actions.add_argument("--last", type=int, default=200, metavar="N", help="the newest N (default: all)")
+    _add_form(subparsers)
+    ops_arguments(add_page(subparsers, _CONFIRM))
+    assign = add_page(subparsers, _ASSIGN)
+    ops_arguments(assign)
+    assign.add_argument("role", nargs="+", metavar="NAME=ROLE", help="train, inference or none")
+    _add_node_commands(subparsers)
+    _add_logs(subparsers)
     _add_registry(subparsers)
-    broker = subparsers.add_parser("broker", help="run the embedded broker of this machine")
-    _settings_argument(broker)
+    _add_token(subparsers)
+    broker = add_page(subparsers, _BROKER)
+    settings_argument(broker)
     broker.add_argument("--state", type=Path, help="its folder (default: <state_dir>/broker)")
-    broker.set_defaults(run=run_broker)
-    token = subparsers.add_parser("token", help="make a join token (on the registry's machine)")
-    _settings_argument(token)
-    token.add_argument("kind", choices=KINDS, help="what it admits: a node, an ops person, a client (a platform's backend)")
-    token.add_argument("--state", type=Path, help="the registry's folder (default: <state_dir>/registry)")
-    token.add_argument("--life", type=float, metavar="SECONDS", help="how long it is good (default: cluster.token_life_s)")
-    token.set_defaults(run=run_token)
-    form = subparsers.add_parser("form", help="say how many nodes, or which, train and infer")
-    _ops_arguments(form)
+
+
+def _add_form(subparsers: Any) -> None:
+    form = add_page(subparsers, _FORM)
+    ops_arguments(form)
     form.add_argument("--train", type=int, default=0, metavar="N", help="number of train nodes")
     form.add_argument("--inference", type=int, default=0, metavar="N", help="number of inference nodes")
     form.add_argument("--role", action="append", default=[], metavar="NAME=ROLE", help="name them instead, e.g. gpu-1=train")
-    form.set_defaults(run=run_form)
-    nodes = subparsers.add_parser("nodes", help="list the nodes, one a line")
-    _ops_arguments(nodes)
-    nodes.set_defaults(run=run_nodes)
-    status = subparsers.add_parser("status", help="show nodes, processes and where to call")
-    _ops_arguments(status)
-    status.add_argument("--json", action="store_true", help="as one JSON object")
-    status.set_defaults(run=run_status)
-    logs = subparsers.add_parser("logs", help="show the last log lines of a node's processes")
-    _ops_arguments(logs)
-    logs.add_argument("node")
-    logs.add_argument("process", nargs="?", default="", help="e.g. train-rpc (default: all)")
-    logs.add_argument("--lines", type=int, default=50)
-    logs.set_defaults(run=run_logs)
+    task = form.add_argument_group("the task to open (each field as in docs/backend.md)")
+    task.add_argument("--task", metavar="NAME", help="its name")
+    task.add_argument("--category", metavar="NAME", help="e.g. image-classification")
+    task.add_argument("--labels", metavar="A,B,...", help="its labels")
+    task.add_argument("--multilabel", action="store_true", help="an item may have several labels")
+    task.add_argument("--target", type=float, default=0.95, help="accuracy at which training rests (default 0.95)")
+    task.add_argument("--budget", type=int, default=0, metavar="N", help="labels at which labelling stops (default: none)")
+    task.add_argument(
+        "--revision", type=int, default=1, metavar="N", help="one more than the last when settings change (default 1)"
+    )
+
+
+def _add_node_commands(subparsers: Any) -> None:
+    for page in (_DRAIN, _ADD, _REMOVE, _REVOKE):
+        parser = add_page(subparsers, page)
+        ops_arguments(parser)
+        parser.add_argument("node", nargs="+", metavar="NODE", help="host name")
+        if page is _DRAIN:
+            parser.add_argument("--undo", action="store_true", help="let them work again")
+            parser.add_argument("--wait", type=float, default=0.0, metavar="SECONDS", help="wait until nothing runs there")
+        if page is _ADD:
+            parser.add_argument("--role", choices=get_args(m.Role), help="give them this role")
+
+
+def _add_logs(subparsers: Any) -> None:
+    logs = add_page(subparsers, _LOGS)
+    ops_arguments(logs)
+    logs.add_argument("node", metavar="NODE", help="host name")
+    logs.add_argument("process", nargs="?", default="", metavar="PROCESS", help="e.g. train-rpc (default: all)")
+    logs.add_argument("--lines", type=int, default=50, metavar="N", help="how many (default 50)")
+    logs.add_argument("--follow", action="store_true", help="go on with what comes, until Ctrl-C")
 
 
 def _add_registry(subparsers: Any) -> None:
-    registry = subparsers.add_parser("registry", help="run the registry")
-    _settings_argument(registry)
+    registry = add_page(subparsers, _REGISTRY)
+    settings_argument(registry)
     registry.add_argument("--state", type=Path, help="its folder: CA, tokens, wanted state (default: <state_dir>/registry)")
-    registry.add_argument("--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1)")
+    registry.add_argument(
+        "--host", default="127.0.0.1", help="address to listen on, `auto` = this machine's own (default 127.0.0.1; start.sh: auto)"
+    )
     registry.add_argument("--port", type=int, default=0, help="port to listen on (default: a free one, remembered)")
     registry.add_argument("--datastore", type=Path, help="datastore to mark as this cluster's, if it is not yet")
     registry.add_argument(
@@ -89,113 +245,37 @@ def _add_registry(subparsers: Any) -> None:
         metavar="NAME=ROLE",
         help="role of a node in a cluster that was never formed, e.g. train-1=train; `form` changes it later",
     )
-    registry.set_defaults(run=run_registry)
+    registry.add_argument("--join-line", action="store_true", help="print the line that joins a docker (start.sh does)")
+    registry.add_argument("--backup", type=Path, metavar="DIR", help="copy CA, tokens and wanted state there after each change")
+    registry.add_argument("--restore", type=Path, metavar="DIR", help="begin with the copy in DIR; the folder must hold no cluster")
 
 
-def _settings_argument(parser: argparse.ArgumentParser) -> None:
+def _add_token(subparsers: Any) -> None:
+    token = add_page(subparsers, _TOKEN)
+    settings_argument(token)
+    token.add_argument("kind", nargs="?", choices=get_args(m.PeerKind), help="what it admits")
+    token.add_argument("--state", type=Path, help="the registry's folder (default: <state_dir>/registry)")
+    token.add_argument("--life", type=float, metavar="SECONDS", help="how long it is good (default: cluster.token_life_s)")
+    token.add_argument("--list", action="store_true", help="list the tokens that are good now")
+    token.add_argument("--revoke", metavar="ID", help="make a token worthless")
+    token.add_argument("--json", action="store_true", help="as one JSON object")
+
+
+def settings_argument(parser: argparse.ArgumentParser) -> None:
+    """Add --settings."""
     parser.add_argument("--settings", type=Path, help="TOML file of settings")
 
 
-def _ops_arguments(parser: argparse.ArgumentParser) -> None:
-    _settings_argument(parser)
+def ops_arguments(parser: argparse.ArgumentParser, has_json: bool = True) -> None:
+    """Add what `cluster.ops_door` needs to reach the registry, and --json."""
+    settings_argument(parser)
     parser.add_argument("--registry", metavar="HOST:PORT", help="where it listens (default: as the registry on this machine says)")
     parser.add_argument(
         "--state", type=Path, help="the registry's folder, if it is on this machine (default: <state_dir>/registry)"
     )
     parser.add_argument("--token-file", type=Path, help="join token of kind ops; needed once, away from the registry's machine")
-
-
-# ---------------------------------------------------------------- daemons
-
-
-def run_broker(args: argparse.Namespace) -> int:
-    """Become the embedded broker."""
-    settings = read_settings(args.settings)
-    set_up_logs(settings.log)
-    set_process_context(node="local", role="broker")
-    EmbeddedServer(args.state or Path(settings.state_dir) / "broker", settings.broker).run()
-
-
-def run_registry(args: argparse.Namespace) -> int:
-    """Serve until SIGTERM or SIGINT."""
-    settings = read_settings(args.settings)
-    set_up_logs(settings.log)
-    set_process_context(node="registry", role="registry")
-    ended = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: ended.set())
-    folder = _registry_folder(args, settings)
-    host = str(parse_ip(args.host, True))
-    authority = _authority(folder, settings)
-    if args.datastore is not None:
-        from datastore_layout.root import create_root
-
-        create_root(args.datastore, authority.cluster_id)
-    identity = authority.own_identity("registry", host, "ops", folder / "identity")
-    registry = Registry(folder, authority, Orders(identity, settings.wire), settings, parse_roles(args.role))
-    port = args.port or choose_port(folder / "ports.json", "registry", host)
-    server = Server("registry", registry.handlers(), identity, settings.wire, host, port)
-    server.listen()
-    write_file(folder / ADDRESS_FILE, f"{host}:{server.address[1]}\n".encode())
-    server.start()
-    registry.start()
-    while not ended.wait(_RENEWAL_LOOK_S):
-        if is_renewal_due(identity):
-            authority.own_identity("registry", host, "ops", folder / "identity")
-    server.close(grace_s=1.0)
-    registry.stop()
-    return 0
-
-
-def run_token(args: argparse.Namespace) -> int:
-    """Print one new join token."""
-    settings = read_settings(args.settings)
-    folder = _registry_folder(args, settings)
-    if not (folder / "authority").exists():
-        raise SettingsError(f"{folder} holds no cluster: start `labelloop registry` first, or give its --state")
-    _say(_authority(folder, settings).create_token(cast(m.PeerKind, args.kind), args.life))
-    return 0
-
-
-# ---------------------------------------------------------------- questions to the registry
-
-
-def run_form(args: argparse.Namespace) -> int:
-    """Form the cluster and list it."""
-    request = m.FormRequest(train=args.train, inference=args.inference, roles=parse_roles(args.role))
-    with _registry(args) as (client, _, _):
-        _show_nodes(client.form(request, deadline_s=FORM_WAIT_S + 10))
-    return 0
-
-
-def run_nodes(args: argparse.Namespace) -> int:
-    """List the nodes."""
-    with _registry(args) as (client, _, _):
-        _show_nodes(client.nodes())
-    return 0
-
-
-def run_status(args: argparse.Namespace) -> int:
-    """Show the whole cluster."""
-    with _registry(args) as (client, _, _):
-        nodes, topology = client.nodes(), client.topology()
-    if args.json:
-        _say(msgspec.json.encode({"nodes": nodes, "topology": topology}).decode())
-    else:
-        _show_status(nodes, topology)
-    return 0
-
-
-def run_logs(args: argparse.Namespace) -> int:
-    """Print the last lines of a node's logs."""
-    with _registry(args) as (client, identity, settings):
-        found = [n.status for n in client.nodes().nodes if n.status.hostname == args.node]
-        if not found:
-            raise NotFoundError(f"no node {args.node!r} has registered: see `labelloop nodes`")
-        machine = m.MachineInfo(hostname=found[0].hostname, ip=found[0].ip, port=found[0].port)
-        with contextlib.closing(ManagerClient(address_of(machine), identity, settings.wire)) as manager:
-            _say(manager.logs(m.LogsRequest(process=args.process, lines=args.lines)).text)
-    return 0
+    if has_json:
+        parser.add_argument("--json", action="store_true", help="as one JSON object")
 
 
 def parse_roles(pairs: Iterable[str]) -> dict[str, m.Role]:
@@ -203,95 +283,7 @@ def parse_roles(pairs: Iterable[str]) -> dict[str, m.Role]:
     roles: dict[str, m.Role] = {}
     for pair in pairs:
         name, _, role = pair.partition("=")
-        if role not in ("train", "inference"):
+        if role not in get_args(m.Role):
             raise InvalidInputError(f"--role {pair!r}: use NAME=train or NAME=inference")
         roles[parse_node(name)] = cast(m.Role, role)
     return roles
-
-
-def _authority(folder: Path, settings: Settings) -> Authority:
-    return Authority(folder / "authority", settings.cluster)
-
-
-def _registry_folder(args: argparse.Namespace, settings: Settings) -> Path:
-    return cast(Path, (args.state or Path(settings.state_dir) / "registry").absolute())
-
-
-@contextlib.contextmanager
-def _registry(args: argparse.Namespace) -> Iterator[tuple[RegistryClient, Any, Settings]]:
-    """Yield a client of the registry, its identity and the settings."""
-    settings = read_settings(args.settings)
-    folder = _registry_folder(args, settings)
-    address = args.registry or _remembered_address(folder)
-    name, ip = "ops", own_address(address)
-    if args.token_file is None and (folder / "authority").exists():
-        identity = _authority(folder, settings).own_identity(name, ip, "ops", folder / "ops")
-    else:
-        identity = join(address, args.token_file, name, ip, "ops", Path(settings.state_dir) / "ops", settings.wire)
-    with contextlib.closing(RegistryClient(address, identity, settings.wire)) as client:
-        yield client, identity, settings
-
-
-def _remembered_address(folder: Path) -> str:
-    try:
-        return (folder / ADDRESS_FILE).read_text().strip()
-    except FileNotFoundError:
-        raise SettingsError(f"no registry has run in {folder}: give --registry HOST:PORT, or its --state") from None
-
-
-# ---------------------------------------------------------------- output
-
-
-def _say(text: str) -> None:
-    sys.stdout.write(text + "\n")
-
-
-def _show_nodes(reply: m.NodesReply) -> None:
-    for node in reply.nodes:
-        status = node.status
-        role = f"{status.role or '-'}{' master' if status.is_master else ''}"
-        state = "alive" if node.is_alive else f"silent {node.age_s:.0f} s"
-        _say(f"{status.hostname}\t{status.ip}\t{role}\t{state}\tepoch {status.epoch}\t{status.rpc or '-'}")
-    _say(f"{reply.state}, epoch {reply.epoch}: {reply.last_reason}")
-
-
-def _show_status(reply: m.NodesReply, topology: m.Topology) -> None:
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.table import Table
-
-    def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
-        made = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
-        for column in columns:
-            made.add_column(column, overflow="fold")
-        for row in rows:
-            made.add_row(*row)
-        return made
-
-    console = Console()
-    title = f"cluster {reply.cluster_id}, epoch {reply.epoch}, {reply.state}: {reply.last_reason}"
-    console.print(table(title, ("node", "role", "state", "rpc", "last"), map(_node_row, reply.nodes)))
-    console.print(table("machines", ("node", "ip", "cores", "memory", "GPUs"), map(_machine_row, reply.nodes)))
-    console.print(table("processes", ("node", "process", "pid", "state", "restarts", "reason"), _process_rows(reply)))
-    for warning in topology.warnings:
-        console.print(f"warning: {warning}", highlight=False)
-
-
-def _node_row(node: m.NodeView) -> tuple[str, ...]:
-    s = node.status
-    state = "alive" if node.is_alive else f"silent {node.age_s:.0f} s"
-    return (s.hostname, f"{s.role or '-'}{' master' if s.is_master else ''}", state, s.rpc or "-", s.last_reason)
-
-
-def _machine_row(node: m.NodeView) -> tuple[str, ...]:
-    s = node.status
-    memory = f"{s.memory_free_bytes / 2**30:.1f} of {s.memory_bytes / 2**30:.1f} GiB free"
-    return (s.hostname, s.ip, f"{s.cores}, load {s.load:.1f}", memory, "\n".join(s.gpus) or "none")
-
-
-def _process_rows(reply: m.NodesReply) -> list[tuple[str, ...]]:
-    return [
-        (node.status.hostname, p.name, str(p.pid or "-"), p.state, str(p.restarts), p.reason)
-        for node in reply.nodes
-        for p in node.status.processes
-    ]

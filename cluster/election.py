@@ -80,9 +80,13 @@ def choose_masters(good: Sequence[MachineInfo]) -> tuple[str, str, tuple[str, ..
     return (train.ip if train else "", inference.ip if inference else "", warnings)
 
 
-def choose_roles(held: dict[str, Role], alive: Sequence[MachineInfo], train: int, inference: int) -> dict[str, Role]:
-    """Return who does what for `train` + `inference` machines out of `alive`: nodes keep their role where they can, then lowest IP.
+def choose_roles(
+    held: dict[str, Role], alive: Sequence[MachineInfo], train: int, inference: int, gpus: frozenset[str] = frozenset()
+) -> dict[str, Role]:
+    """Return who does what for `train` + `inference` machines out of `alive`.
 
+    Nodes keep their role where they can; then come those without a role, for training first those with GPUs (`gpus`, by host
+    name) and for inference those without, each by the lowest IP.
     Raises InvalidInputError when there are too few.
     """
     if train < 0 or inference < 0 or train + inference == 0:
@@ -99,6 +103,6 @@ def choose_roles(held: dict[str, Role], alive: Sequence[MachineInfo], train: int
     for role, n in wanted.items():
         missing = n - sum(1 for r in chosen.values() if r == role)
         free = [m.hostname for m in order if m.hostname not in chosen]
-        free.sort(key=lambda name: name in held)  # a stable sort: nodes without a role first
+        free.sort(key=lambda name: (name in held, (name in gpus) is (role == "inference")))  # a stable sort: by IP within
         chosen.update(dict.fromkeys(free[:missing], role))
     return chosen

@@ -1,23 +1,27 @@
-"""Gives orders: `initial` to all good managers at once, `stop_role` to released ones.
+"""Calls managers as the registry: each call in a thread of its own, so that none waits for another.
 
-Owns nothing but the calls and the judgement of their answers. Must never decide who gets an order. Called by
-`cluster.registry`'s loop, one order at a time.
+Owns the calls in flight and the judgement of their answers. Must never decide who gets an order. Called by `cluster.steward`,
+which hears of each answer through `done`, on the call's thread.
 """
 
 from __future__ import annotations
 
 import contextlib
+import threading
+import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
 
 from cluster.reachability import address_of
 from labelloop.clients import ManagerClient
 from labelloop.errors import LabelloopError
 from labelloop.messages import (
+    Empty,
+    ForgetRequest,
     InitialReply,
     InitialRequest,
     MachineInfo,
+    Message,
+    NodeStatus,
     OpenTaskReply,
     OpenTaskRequest,
     RoleRequest,
@@ -27,12 +31,16 @@ from labelloop.settings import WireSettings
 from labelloop.tls import Identity
 
 ORDER_DEADLINE_S = 120.0
-_MOST_AT_ONCE = 64
+CHORE_DEADLINE_S = 60.0
+LOOK_DEADLINE_S = 2.0
+_CLOSE_GRACE_S = 2.0
 
-R = TypeVar("R")
+Done = Callable[[str, Message | LabelloopError], None]
 
 
-def form_request(machines: Sequence[MachineInfo], epoch: int) -> InitialRequest:
+def form_request(
+    machines: Sequence[MachineInfo], epoch: int, survivors: Sequence[str] = (), drained: Sequence[str] = ()
+) -> InitialRequest:
     """Return the `initial` that forms `machines` in `epoch` and opens no task."""
     return InitialRequest(
         machines_info=tuple(machines),
@@ -40,50 +48,74 @@ def form_request(machines: Sequence[MachineInfo], epoch: int) -> InitialRequest:
         task_extra_info=TaskExtraInfo(labels=()),
         task_datastore_path="",
         epoch=epoch,
+        survivors=tuple(survivors),
+        drained=tuple(drained),
     )
 
 
 class Orders:
-    """Calls managers as the registry. Thread-safe."""
+    """Thread-safe. A call whose node hangs holds its own thread alone, until its deadline."""
 
     def __init__(self, identity: Identity, settings: WireSettings) -> None:
         self._identity = identity
         self._settings = settings
+        self._lock = threading.Lock()
+        self._threads: set[threading.Thread] = set()
 
-    def initial(self, targets: Sequence[MachineInfo], request: InitialRequest) -> tuple[dict[str, InitialReply], dict[str, str]]:
-        """Call `initial` on all targets at once; return (replies, why others failed), by hostname."""
+    def initial(self, target: MachineInfo, request: InitialRequest, done: Done) -> None:
+        """Begin to order one node; `done(hostname, InitialReply or error)`."""
+        self._start(target, lambda client: client.initial(request, deadline_s=ORDER_DEADLINE_S), done)
 
-        def call(client: ManagerClient) -> InitialReply:
-            return client.initial(request, deadline_s=ORDER_DEADLINE_S)
+    def release(self, target: MachineInfo, done: Done) -> None:
+        """Begin to take the role from one node."""
+        self._start(target, lambda client: client.stop_role(RoleRequest(), deadline_s=CHORE_DEADLINE_S), done)
 
-        return self._call_all(targets, call)
+    def leave(self, target: MachineInfo, done: Done) -> None:
+        """Begin to tell one node to leave the cluster."""
+        self._start(target, lambda client: client.leave(Empty(), deadline_s=CHORE_DEADLINE_S), done)
 
-    def release(self, targets: Sequence[MachineInfo]) -> dict[str, str]:
-        """Take the roles from all targets; return why some failed, by hostname."""
-        return self._call_all(targets, lambda client: client.stop_role(RoleRequest(), deadline_s=ORDER_DEADLINE_S))[1]
+    def forget(self, target: MachineInfo, hostname: str, epoch: int, done: Done) -> None:
+        """Begin to have the broker cluster of `target` forget the member `hostname`."""
+        request = ForgetRequest(hostname=hostname, epoch=epoch)
+        self._start(target, lambda client: client.forget(request, deadline_s=CHORE_DEADLINE_S), done)
 
     def open_task(self, target: MachineInfo, request: OpenTaskRequest) -> OpenTaskReply:
-        """Open a task through one manager."""
-        with contextlib.closing(ManagerClient(address_of(target), self._identity, self._settings)) as client:
+        """Open a task through one manager and return its answer."""
+        with contextlib.closing(self._client(target)) as client:
             return client.open_task(request)
 
-    def _call_all(self, targets: Sequence[MachineInfo], call: Callable[[ManagerClient], R]) -> tuple[dict[str, R], dict[str, str]]:
-        def one(target: MachineInfo) -> R | LabelloopError:
-            try:
-                with contextlib.closing(ManagerClient(address_of(target), self._identity, self._settings)) as client:
-                    return call(client)
-            except LabelloopError as exc:
-                return exc
+    def look(self, target: MachineInfo) -> NodeStatus:
+        """Return what a manager says of itself now."""
+        with contextlib.closing(self._client(target)) as client:
+            return client.status(Empty(), deadline_s=LOOK_DEADLINE_S)
 
-        replies: dict[str, R] = {}
-        failures: dict[str, str] = {}
-        with ThreadPoolExecutor(max_workers=max(1, min(_MOST_AT_ONCE, len(targets)))) as pool:
-            for target, answer in zip(targets, pool.map(one, targets), strict=True):
-                if isinstance(answer, LabelloopError):
-                    failures[target.hostname] = f"{answer.code}: {answer}"
-                else:
-                    replies[target.hostname] = answer
-        return replies, failures
+    def close(self) -> None:
+        """Wait a moment for the calls in flight; whatever hangs longer dies with the process."""
+        end_s = time.monotonic() + _CLOSE_GRACE_S
+        with self._lock:
+            threads = list(self._threads)
+        for thread in threads:
+            thread.join(max(0.0, end_s - time.monotonic()))
+
+    def _client(self, target: MachineInfo) -> ManagerClient:
+        return ManagerClient(address_of(target), self._identity, self._settings)
+
+    def _start(self, target: MachineInfo, call: Callable[[ManagerClient], Message], done: Done) -> None:
+        def run() -> None:
+            answer: Message | LabelloopError
+            try:
+                with contextlib.closing(self._client(target)) as client:
+                    answer = call(client)
+            except LabelloopError as exc:
+                answer = exc
+            done(target.hostname, answer)
+            with self._lock:
+                self._threads.discard(threading.current_thread())
+
+        thread = threading.Thread(target=run, name=f"order-{target.hostname}", daemon=True)
+        with self._lock:
+            self._threads.add(thread)
+        thread.start()
 
 
 def why_not_agreed(replies: dict[str, InitialReply], expected: Sequence[MachineInfo]) -> str:

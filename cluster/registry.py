@@ -1,16 +1,14 @@
-"""The registry: who is in the cluster, what they should be, and the loop that makes it so.
+"""The registry's service: who is in the cluster, what ops want of it, where to call.
 
-Owns wanted state, the census of heartbeats and the epoch. Must never touch a role process: managers do, when ordered, and they
-go on without a registry. Built by `labelloop registry`.
+Owns the methods; `cluster.steward` makes it so. Must never touch a role process: managers do, when ordered, and they go on without
+a registry. Built by `labelloop registry`.
 
-Locks: `_lock` guards the wanted state and what the loop last decided; it is never held over a call to a manager. Only the loop's
-thread gives orders, so there is one order at a time.
+Locks: what is wanted changes under the steward's lock only; it is never held over a call to a node.
 """
 
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -19,26 +17,28 @@ from types import MappingProxyType
 import msgspec
 
 from cluster.authority import Authority
-from cluster.census import Census, topology_of
+from cluster.census import Census, check_speaker, machine_of, topology_of
 from cluster.election import choose_roles, ip_order
-from cluster.orders import Orders, agreed_good, form_request, why_not_agreed
-from cluster.reconcile import Action, View, alive_wanted, lagging, next_action, unwanted
+from cluster.journal import Journal
+from cluster.orders import Orders
+from cluster.reconcile import Action
+from cluster.steward import Steward
 from cluster.wanted import Wanted, WantedFile
 from labelloop import messages as m
-from labelloop.errors import LabelloopError, NotFoundError, NotReadyError
+from labelloop.errors import ForbiddenError, InvalidInputError, LabelloopError, NotFoundError, NotReadyError
+from labelloop.ids import parse_node
+from labelloop.revocation import write_revoked
 from labelloop.settings import Settings
 from labelloop.tls import Peer
 
 logger = logging.getLogger(__name__)
 
-_LOOK_EVERY_S = 0.25
-_RETRY_FIRST_S = 1.0
-_RETRY_MOST_S = 15.0
-FORM_WAIT_S = 110.0
-
 
 class Registry:
-    """The service 'registry'. `first_roles` are wanted where nothing ever was: a cluster may form without a person."""
+    """The service 'registry'. `first_roles` are wanted where nothing ever was: a cluster may form without a person.
+
+    `identity_folder` is where this registry's own server looks for revoked certificates.
+    """
 
     def __init__(
         self,
@@ -48,28 +48,20 @@ class Registry:
         settings: Settings,
         first_roles: Mapping[str, m.Role] = MappingProxyType({}),
         clock: Callable[[], float] = time.monotonic,
+        identity_folder: Path | None = None,
     ) -> None:
         self._authority = authority
         self._orders = orders
-        self._dead_after_s = settings.cluster.dead_after_s
         self._clock = clock
-        self._census = Census(self._dead_after_s)
-        self._lock = threading.Condition()
-        self._file = WantedFile(folder)
-        if first_roles and not self._file.value.roles and not self._file.value.epoch:
-            self._file.change(roles=dict(first_roles))
-        self._is_confirmed = True
-        self._failures = 0  # failed orders in a row
-        self._failed_orders = 0  # in all
-        self._failure = ""
-        self._retry_at_s = 0.0
-        self._look_until_s = clock() + self._dead_after_s
-        self._decided = (Action.WAIT, "just started")
-        self._revision = 0  # grows with each change of what is wanted
-        self._decided_revision = -1  # the revision that `_decided` has seen
-        self._is_awake = False
-        self._is_ending = False
-        self._thread: threading.Thread | None = None
+        self._identity_folder = identity_folder
+        self._started_s = clock()
+        self._census = Census(settings.cluster.dead_after_s)
+        self.journal = Journal(folder)
+        file = WantedFile(folder)
+        if first_roles and not file.value.roles and not file.value.epoch:
+            file.change(roles=dict(first_roles))
+        self._steward = Steward(file, self._census, orders, self.journal, settings.cluster, clock)
+        self._tell_revoked()
 
     def handlers(self) -> Mapping[str, Callable[..., m.Message]]:
         """Return the method table for `wire.Server`."""
@@ -80,80 +72,225 @@ class Registry:
             "nodes": lambda request, peer: self.nodes(),
             "topology": lambda request, peer: self.topology(),
             "form": self.form,
+            "assign": self.assign,
+            "add": self.add,
+            "drain": self.drain,
+            "remove": self.remove,
+            "revoke": self.revoke,
+            "actions": lambda request, peer: m.ActionsReply(actions=self.journal.actions()),
             "open_task": self.open_task,
         }
 
     def start(self) -> None:
         """Start the reconcile loop."""
-        self._thread = threading.Thread(target=self._run, name="reconcile", daemon=True)
-        self._thread.start()
+        self._steward.start()
 
     def stop(self) -> None:
-        """End the loop after the order in flight; no node is disturbed."""
-        with self._lock:
-            self._is_ending = self._is_awake = True
-            self._lock.notify_all()
-        if self._thread is not None:
-            self._thread.join()
+        """End the loop; no node is disturbed."""
+        self._steward.stop()
 
-    # ------------------------------------------------------------ methods
+    @property
+    def counts(self) -> dict[str, int]:
+        """Return how many orders, failures and refusals there were since the start, for metrics."""
+        return dict(self.journal.counts)
+
+    # ------------------------------------------------------------ who may come in
 
     def admit(self, request: m.AdmitRequest, peer: Peer) -> m.AdmitReply:
         """Sign a certificate under a join token, unless a living node holds the name or address under another key."""
         now_s = self._clock()
-        return self._authority.admit(request, lambda name, address, key: self._census.is_taken(name, address, key, now_s))
+        try:
+            if request.kind == "node" and request.name in self._steward.wanted.removed:
+                raise ForbiddenError(f"node {request.name} was removed: `labelloop add {request.name}` lets it in again")
+            reply = self._authority.admit(request, lambda name, address, key: self._census.is_taken(name, address, key, now_s))
+        except LabelloopError as exc:
+            self.journal.note_refusal(f"{peer.address} as {request.kind} {request.name!r} at {request.address!r}: {exc}")
+            raise
+        self.journal.note("admit", f"{request.kind} {request.name} at {request.address}")
+        return reply
 
     def renew(self, request: m.AdmitRequest, peer: Peer) -> m.AdmitReply:
         """Sign a fresh certificate for the caller's own key and name."""
         return self._authority.renew(request, peer)
 
     def heartbeat(self, request: m.Heartbeat, peer: Peer) -> m.HeartbeatReply:
-        """Take in what a manager says of its node."""
-        if self._census.note(request.status, peer, self._clock()):
-            self._wake()
-        with self._lock:
-            return m.HeartbeatReply(epoch=self._file.value.epoch, cluster_id=self._authority.cluster_id)
+        """Take in what a manager says of its node. A removed node hears that it was, and is told to leave."""
+        status = request.status
+        try:
+            check_speaker(status, peer)
+            with self._steward.lock:
+                if status.hostname in self._steward.wanted.removed:
+                    self._steward.chores.note_removed(machine_of(status), self._clock())
+                    raise ForbiddenError(f"{status.hostname} was removed: `labelloop add {status.hostname}` lets it in again")
+            is_news = self._census.note(status, peer, self._clock())
+        except LabelloopError as exc:
+            self.journal.note_refusal(f"heartbeat of {peer.name} from {peer.address}: {exc}")
+            raise
+        if is_news:
+            self._steward.wake()
+        return m.HeartbeatReply(
+            epoch=self._steward.wanted.epoch, cluster_id=self._authority.cluster_id, revoked=self._revoked_serials
+        )
+
+    def revoke(self, request: m.NodeRequest, peer: Peer) -> m.Empty:
+        """Make every certificate of a name worthless, here at once and on each node with its next heartbeat."""
+        _refuse_undone(request, "revoke", "it enrols anew with a join token and a new key")
+        serials = self._authority.ledger.revoke(request.hostname)
+        self._tell_revoked()
+        self.journal.note("revoke", f"{len(serials)} certificate(s) of {request.hostname}, by {peer.name}")
+        return m.Empty()
+
+    def _tell_revoked(self) -> None:
+        self._revoked_serials = tuple(issued.serial for issued in self._authority.ledger.revoked())
+        if self._identity_folder is not None:
+            write_revoked(self._identity_folder, self._revoked_serials)
+
+    # ------------------------------------------------------------ looking
 
     def nodes(self) -> m.NodesReply:
-        """Return all nodes, the epoch and the last decision's reason."""
-        with self._lock:
-            action, reason = self._decided
-            epoch = self._file.value.epoch
+        """Return all nodes, those that were never heard of since the start included, and the last decision's reason."""
+        with self._steward.lock:
+            action, reason = self._steward.decided
+            wanted = self._steward.wanted
+        seen = tuple(
+            msgspec.structs.replace(node, is_draining=node.status.hostname in wanted.draining)
+            for node in self._census.nodes(self._clock())
+        )
         return m.NodesReply(
-            nodes=self._census.nodes(self._clock()),
-            epoch=epoch,
+            nodes=tuple(sorted((*seen, *self._unheard(wanted, seen)), key=lambda node: ip_order(node.status.ip))),
+            epoch=wanted.epoch,
             cluster_id=self._authority.cluster_id,
             state="learning" if action is Action.LEARN else "running",
             last_reason=reason,
         )
 
+    def _unheard(self, wanted: Wanted, seen: tuple[m.NodeView, ...]) -> list[m.NodeView]:
+        heard = {node.status.hostname for node in seen}
+        return [
+            m.NodeView(
+                status=m.NodeStatus(
+                    hostname=machine.hostname,
+                    ip=machine.ip,
+                    port=machine.port,
+                    role=machine.type,
+                    last_reason="not heard of since the registry started",
+                ),
+                age_s=self._clock() - self._started_s,
+                is_alive=False,
+                is_draining=machine.hostname in wanted.draining,
+            )
+            for machine in wanted.machines.values()
+            if machine.hostname not in heard
+        ]
+
     def topology(self) -> m.Topology:
         """Return where to call."""
-        with self._lock:
-            epoch = self._file.value.epoch
-        return topology_of(self._census.nodes(self._clock()), epoch)
+        reply = self.nodes()
+        return topology_of(reply.nodes, reply.epoch)
+
+    # ------------------------------------------------------------ what ops want
 
     def form(self, request: m.FormRequest, peer: Peer) -> m.NodesReply:
-        """Change which nodes train and which infer, and return once they do.
+        """Change which nodes train and which infer, and return once they do. It also confirms a learning registry.
 
-        It also confirms a learning registry. Raises InvalidInputError (too few machines), NotFoundError (a name never heard of),
-        NotReadyError when the order failed or takes too long; the loop goes on trying.
+        Raises InvalidInputError (too few machines), NotFoundError (a name never heard of), NotReadyError when the order failed or
+        takes too long; the loop goes on trying.
         """
-        with self._lock:
-            self._confirm()
+        with self._steward.lock:
+            self._steward.confirm()
             roles = self._chosen_roles(request)
-            logger.info("%s forms %s", peer.name, roles)
-            self._change(roles=roles)
-            revision = self._revision
-            failed, self._retry_at_s = self._failed_orders, 0.0
-            self._is_awake = True
-            self._lock.notify_all()
-            self._lock.wait_for(lambda: self._is_settled(revision) or self._failed_orders > failed or self._is_ending, FORM_WAIT_S)
-            if not self._is_settled(revision):
-                raise NotReadyError(
-                    f"not formed yet: {self._failure or self._decided[1]}; the registry goes on trying, see `labelloop nodes`"
-                )
+            self.journal.note("form", f"{_words(roles)}, by {peer.name}")
+            self._steward.settle(self._steward.change(roles=roles))
         return self.nodes()
+
+    def assign(self, request: m.AssignRequest, peer: Peer) -> m.NodesReply:
+        """Change the roles of the named nodes alone, '' = none, and return once they hold them. Raises as `form`."""
+        with self._steward.lock:
+            self._steward.must_be_confirmed()
+            self._must_be_known(request.roles)
+            roles = dict(self._steward.wanted.roles)
+            for name, role in request.roles.items():
+                roles.pop(name, None)
+                if role:
+                    roles[name] = role
+            self.journal.note("assign", f"{_words(request.roles)}, by {peer.name}")
+            self._steward.settle(self._steward.change(roles=roles))
+        return self.nodes()
+
+    def drain(self, request: m.NodeRequest, peer: Peer) -> m.NodesReply:
+        """Have a node finish its work and take no more, or work again; returns at once. Raises NotFoundError."""
+        name = request.hostname
+        with self._steward.lock:
+            self._steward.must_be_confirmed()
+            self._must_be_known([name])
+            draining = [known for known in self._steward.wanted.draining if known != name]
+            if not request.is_undone:
+                draining.append(name)
+            self.journal.note("drain", f"{name}{' works again' if request.is_undone else ''}, by {peer.name}")
+            self._steward.change(draining=tuple(draining))
+        return self.nodes()
+
+    def remove(self, request: m.NodeRequest, peer: Peer) -> m.NodesReply:
+        """Take a node out for good and return once the rest is formed without it: it is told to leave, and refused until `add`.
+
+        Raises NotFoundError; NotReadyError when the rest takes too long, which changes nothing about the removal.
+        """
+        _refuse_undone(request, "remove", f"`labelloop add {request.hostname}`")
+        name = request.hostname
+        with self._steward.lock:
+            self._steward.must_be_confirmed()
+            wanted = self._steward.wanted
+            if name in wanted.removed:
+                return self.nodes()
+            self._must_be_known([name])
+            machine = self._machine(name)
+            revision = self._steward.change(
+                removed={**wanted.removed, name: machine},
+                roles={known: role for known, role in wanted.roles.items() if known != name},
+                machines={known: place for known, place in wanted.machines.items() if known != name},
+                draining=tuple(known for known in wanted.draining if known != name),
+            )
+            if any(node.status.hostname == name and node.is_alive for node in self._census.nodes(self._clock())):
+                self._steward.chores.note_removed(machine, self._clock())
+            self._census.drop(name)
+            self.journal.note("remove", f"{name} ({machine.type or 'no role'} at {machine.ip}), by {peer.name}")
+            self._steward.settle(revision, lambda: not self._steward.chores.is_there(name, self._clock()))
+        return self.nodes()
+
+    def add(self, request: m.NodeRequest, peer: Peer) -> m.NodesReply:
+        """Let a removed node in again, in the role it had; a manager that still runs there is taken back at once.
+
+        Raises NotFoundError for a name that was neither removed nor registered: it is added by booting it.
+        """
+        _refuse_undone(request, "add", f"`labelloop remove {request.hostname}`")
+        name = request.hostname
+        with self._steward.lock:
+            self._steward.must_be_confirmed()
+            wanted = self._steward.wanted
+            machine = wanted.removed.get(name)
+            if machine is None:
+                self._must_be_known([name])
+                return self.nodes()
+            self._steward.chores.cancel(name)
+            role: dict[str, m.Role] = {name: machine.type} if machine.type else {}
+            self._steward.change(
+                removed={known: place for known, place in wanted.removed.items() if known != name},
+                roles={**wanted.roles, **role},
+                machines={**wanted.machines, **({name: machine} if role else {})},
+            )
+            self.journal.note("add", f"{name} as {machine.type or 'a node without a role'}, by {peer.name}")
+        self._take_back(machine)
+        return self.nodes()
+
+    def _take_back(self, machine: m.MachineInfo) -> None:
+        try:
+            status = self._orders.look(machine)
+        except LabelloopError as exc:
+            logger.info("%s is not there yet: %s", machine.hostname, exc)
+            return
+        if status.hostname == machine.hostname:
+            self._census.note_look(status, self._clock())
+            self._steward.wake()
 
     def open_task(self, request: m.OpenTaskRequest, peer: Peer) -> m.OpenTaskReply:
         """Open a task, or change its settings, through a living node. Raises NotReadyError without one, or what the node says."""
@@ -161,147 +298,47 @@ class Registry:
         if not nodes:
             raise NotReadyError("no node of the cluster is online: start managers and `labelloop form` first")
         nodes.sort(key=lambda s: (not (s.role == "train" and s.is_master), ip_order(s.ip)))
-        reply = self._orders.open_task(m.MachineInfo(hostname=nodes[0].hostname, ip=nodes[0].ip, port=nodes[0].port), request)
-        with self._lock:
-            self._change(tasks={**self._file.value.tasks, reply.task: reply.revision})
-        warnings = topology_of(self._census.nodes(self._clock()), 0).warnings
-        return msgspec.structs.replace(reply, warnings=(*reply.warnings, *warnings))
+        reply = self._orders.open_task(machine_of(nodes[0]), request)
+        with self._steward.lock:
+            tasks = self._steward.wanted.tasks
+            if tasks.get(reply.task) != reply.revision:
+                self.journal.note("open-task", f"{reply.task} at revision {reply.revision}, by {peer.name}")
+                self._steward.change(tasks={**tasks, reply.task: reply.revision})
+        return msgspec.structs.replace(reply, warnings=(*reply.warnings, *self.topology().warnings))
 
-    # ------------------------------------------------------------ wanted (under the lock)
+    # ------------------------------------------------------------ under the lock
 
-    def _change(self, **fields: object) -> Wanted:
-        self._revision += 1
-        return self._file.change(**fields)
+    def _machine(self, name: str) -> m.MachineInfo:
+        wanted = self._steward.wanted
+        seen = next((machine for machine in self._census.all() if machine.hostname == name), None)
+        machine = seen or wanted.machines[name]
+        return msgspec.structs.replace(machine, type=wanted.roles.get(name, ""))
 
-    def _is_settled(self, revision: int) -> bool:
-        return self._decided_revision >= revision and self._decided[0] is Action.KEEP
-
-    def _confirm(self) -> None:
-        """End learning: take epoch and roles from the heartbeats where this registry knows less than they."""
-        seen = self._census.seen(self._clock())
-        newest = max((node.epoch for node in seen), default=0)
-        if newest <= self._file.value.epoch and self._is_confirmed:
-            return
-        held: dict[str, m.Role] = {
-            v.status.hostname: v.status.role for v in self._census.nodes(self._clock()) if v.is_alive and v.status.role
-        }
-        self._change(epoch=max(newest, self._file.value.epoch), roles=held, ordered=())
-        self._is_confirmed = True
+    def _must_be_known(self, names: Mapping[str, object] | list[str]) -> None:
+        known = {machine.hostname for machine in self._census.all()} | set(self._steward.wanted.machines)
+        for name in names:
+            parse_node(name)
+            if name in self._steward.wanted.removed:
+                raise ForbiddenError(f"node {name} was removed: `labelloop add {name}` lets it in again")
+            if name not in known:
+                raise NotFoundError(f"no node {name!r} has registered; there are: {', '.join(sorted(known)) or 'none'}")
 
     def _chosen_roles(self, request: m.FormRequest) -> dict[str, m.Role]:
+        wanted = self._steward.wanted
         if request.roles:
-            known = {v.status.hostname for v in self._census.nodes(self._clock())} | set(self._file.value.machines)
-            for name in request.roles:
-                if name not in known:
-                    raise NotFoundError(f"no node {name!r} has registered; there are: {', '.join(sorted(known)) or 'none'}")
+            self._must_be_known(request.roles)
             return dict(request.roles)
-        if not request.train and not request.inference and self._file.value.roles:
-            return self._file.value.roles
-        return choose_roles(self._file.value.roles, self._census.alive(self._clock()), request.train, request.inference)
+        if not request.train and not request.inference and wanted.roles:
+            return wanted.roles
+        views = [v for v in self._census.nodes(self._clock()) if v.is_alive and v.status.hostname not in wanted.draining]
+        gpus = frozenset(v.status.hostname for v in views if v.status.gpus)
+        return choose_roles(wanted.roles, [machine_of(v.status) for v in views], request.train, request.inference, gpus)
 
-    # ------------------------------------------------------------ the loop
 
-    def _wake(self) -> None:
-        with self._lock:
-            self._is_awake = True
-            self._lock.notify_all()
+def _refuse_undone(request: m.NodeRequest, what: str, way_out: str) -> None:
+    if request.is_undone:
+        raise InvalidInputError(f"{what} cannot be undone as such: {way_out}")
 
-    def _run(self) -> None:
-        while True:
-            with self._lock:
-                self._lock.wait_for(lambda: self._is_awake, _LOOK_EVERY_S)
-                self._is_awake = False
-                if self._is_ending:
-                    return
-            try:
-                self._cycle()
-            except LabelloopError as exc:
-                self._fail(str(exc))
-            except Exception:  # the daemon loop
-                logger.exception("reconcile cycle failed, trying again")
-                self._fail("a defect, see the registry's log")
 
-    def _cycle(self) -> None:
-        now_s = self._clock()
-        with self._lock:
-            view = self._view(now_s)
-            action, reason = next_action(view, now_s)
-            if (action, reason) != self._decided:
-                logger.info("%s: %s", action.value, reason)
-            self._decided, self._decided_revision = (action, reason), self._revision
-            if action is Action.LEARN:
-                self._is_confirmed = False
-            self._lock.notify_all()
-            self._census.forget_strangers(frozenset(view.wanted), now_s)
-        if action is Action.ORDER_ALL:
-            self._order_all(alive_wanted(view))
-        elif action is Action.ORDER_SOME:
-            late = set(lagging(view))
-            alive = alive_wanted(view)
-            self._order(tuple(machine for machine in alive if machine.hostname in late), alive)
-        elif action is Action.RELEASE:
-            self._release(set(unwanted(view)))
-
-    def _view(self, now_s: float) -> View:
-        wanted = self._file.value
-        return View(
-            wanted=wanted.roles,
-            nodes=self._census.seen(now_s),
-            epoch=wanted.epoch,
-            ordered=wanted.ordered,
-            is_confirmed=self._is_confirmed,
-            dead_after_s=self._dead_after_s,
-            look_until_s=self._look_until_s,
-            retry_at_s=self._retry_at_s,
-            failure=self._failure,
-        )
-
-    def _order_all(self, alive: tuple[m.MachineInfo, ...]) -> None:
-        with self._lock:
-            wanted = self._file.value
-            machines = {**wanted.machines, **{machine.hostname: machine for machine in alive}}
-            known = {
-                name: msgspec.structs.replace(machines[name], type=role) for name, role in wanted.roles.items() if name in machines
-            }
-            self._file.change(epoch=wanted.epoch + 1, machines=known, ordered=alive)
-        self._order(alive, alive)
-
-    def _order(self, targets: tuple[m.MachineInfo, ...], alive: tuple[m.MachineInfo, ...]) -> None:
-        with self._lock:
-            wanted = self._file.value
-        request = form_request(tuple(wanted.machines.values()), wanted.epoch)
-        replies, failures = self._orders.initial(targets, request)
-        for machine in targets:
-            if machine.hostname in replies and machine.type:
-                self._census.note_order(machine.hostname, machine.type, replies[machine.hostname])
-        odd = why_not_agreed(replies, alive)
-        if odd:
-            with self._lock:
-                self._file.change(ordered=agreed_good(replies, alive))
-        self._judge("; ".join(filter(None, [*(f"{name}: {why}" for name, why in sorted(failures.items())), odd])))
-
-    def _release(self, names: set[str]) -> None:
-        targets = [machine for machine in self._census.alive(self._clock()) if machine.hostname in names]
-        failures = self._orders.release(targets)
-        for name in names - failures.keys():
-            self._census.note_release(name)
-        self._judge("; ".join(f"{name}: {why}" for name, why in sorted(failures.items())))
-
-    def _judge(self, trouble: str) -> None:
-        if trouble:
-            self._fail(trouble)
-            return
-        with self._lock:
-            self._failures, self._failure, self._retry_at_s = 0, "", 0.0
-            self._is_awake = True  # look again at once
-
-    def _fail(self, reason: str) -> None:
-        with self._lock:
-            self._failures += 1
-            self._failed_orders += 1
-            pause_s = min(_RETRY_MOST_S, _RETRY_FIRST_S * 2.0 ** min(self._failures - 1, 10))
-            self._retry_at_s = self._clock() + pause_s
-            if self._failure != reason:
-                logger.warning("order failed: %s; again in %.0f s", reason, pause_s)
-            self._failure = reason
-            self._lock.notify_all()
+def _words(roles: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} {role or 'no role'}" for name, role in sorted(roles.items())) or "none"

@@ -13,11 +13,19 @@ from collections.abc import Sequence
 
 from labelloop.errors import LabelloopError
 
-ROOMS = ("scripts.demo", "cluster.commands", "webapp.commands")
+ROOMS = (
+    "cluster.commands",  # first, and light: `labelloop status` shall be quick
+    "scripts.demo",
+    "cluster.node",
+    "cluster.lab.commands",
+    "cluster.doctor.command",
+    "webapp.commands",
+    "scripts.web_stack",
+)
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """Return the parser with the subcommands of every room whose extra is installed."""
+def build_parser(command: str = "") -> argparse.ArgumentParser:
+    """Return the parser with the subcommands of every room whose extra is installed; of as few rooms as know `command`."""
     parser = argparse.ArgumentParser(prog="labelloop", description="Turns labels into a model while people are still labelling.")
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name in ROOMS:
@@ -28,12 +36,15 @@ def build_parser() -> argparse.ArgumentParser:
                 raise
             continue  # a machine without this room's extra still has the others' commands
         room.register(subparsers)
+        if command in subparsers.choices:
+            break
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one subcommand; exit status 1 = it failed with the sentence on stderr, 2 = wrong arguments, 130 = interrupted."""
-    args = build_parser().parse_args(argv)
+    words = list(sys.argv[1:] if argv is None else argv)
+    args = build_parser(words[0] if words else "").parse_args(words)
     try:
         return int(args.run(args) or 0)
     except LabelloopError as exc:

@@ -58,10 +58,12 @@ def test_loopback_machines_are_refused_where_the_node_itself_is_not_on_loopback(
 def test_the_answer_warns_of_a_missing_role_and_of_another_broker() -> None:
     assignment = assign(_order(T1), (T1, T2))
     bad = (BadMachine(machine=I1, reason="unreachable: off"),)
-    reply = answer(assignment, bad, "10.0.0.9:1", {"t1": "aa", "t2": "bb"}, "t1", ("cap",))
+    reply = answer(assignment, bad, "10.0.0.9:1", {"t1": "aa", "t2": "bb"}, "t1", ("cap",), {"t1", "t2"})
     assert (reply.erlang_hash, reply.master_inference, reply.bad_machines_info) == ("aa", "", bad)
     assert reply.warnings == ("no good inference machine: nothing can be pre-labelled", "t2 uses another broker than t1", "cap")
     assert [m.erlang_hash for m in reply.good_machines_info] == ["aa", "bb"]
+    apart = answer(assignment, bad, "10.0.0.9:1", {"t1": "aa", "t2": "bb"}, "t1", (), {"t1"})
+    assert apart.warnings == ("no good inference machine: nothing can be pre-labelled",)
 
 
 @pytest.mark.parametrize("path", ["birds", "./birds", "x/../birds"])
@@ -224,7 +226,7 @@ def test_the_census_believes_a_node_about_itself_only() -> None:
     assert census.note(status, peer, 0.0)
     assert not census.note(msgspec.structs.replace(status, load=3.0), peer, 1.0)
     assert census.note(msgspec.structs.replace(status, role="train"), peer, 2.0)
-    with pytest.raises(ForbiddenError, match=r"of t2 at 10\.0\.0\.9"):
+    with pytest.raises(ForbiddenError, match=r"of 't2' at '10\.0\.0\.9'"):
         census.note(msgspec.structs.replace(status, hostname="t2"), peer, 2.0)
     twin = Peer(name="t1", kind="node", address="10.0.0.9", key="k2")
     with pytest.raises(ConflictError, match="under another key"):
