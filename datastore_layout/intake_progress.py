@@ -39,6 +39,11 @@ class BatchProgress:
         names = list_names(folder.below(*_WHERE))
         self._names = {name for name in names if name.startswith(f"{batch}~")}
 
+    @property
+    def is_begun(self) -> bool:
+        """Whether any worker has left a mark or rows for the batch."""
+        return bool(self._names)
+
     def saved_rows(self) -> tuple[LabelRow, ...]:
         """Return the rows of all finished parts, each (item, revision) once. Raises IntegrityError."""
         rows: dict[tuple[str, int], LabelRow] = {}

@@ -17,6 +17,7 @@ from labelloop.logs import log_context
 from labelloop.messages import RoleConfig, decode
 from labelloop.queues import data_queue
 from labelloop.settings import Settings
+from roles.activity import Activity
 from roles.celery_app import RoleApp, make_app, run_worker, send
 from roles.data.batches import BatchProcessor, Result
 from roles.hints import INTAKE_TASK, IntakeHint
@@ -28,6 +29,7 @@ def make_data_app(config: RoleConfig, settings: Settings, root: Root) -> RoleApp
     """Return the app whose one task processes intake hints."""
     app = make_app(config, settings, "data")
     queue = data_queue(config.master_host)
+    activity = Activity(config.state_dir, "data-worker")
 
     @functools.lru_cache(maxsize=1)
     def processor() -> BatchProcessor:
@@ -38,6 +40,7 @@ def make_data_app(config: RoleConfig, settings: Settings, root: Root) -> RoleApp
         try:
             hint = decode(IntakeHint, payload)
             with log_context(task=hint.task):
+                activity.say(f"{hint.task}: batch {hint.batch_id}")
                 result = processor().process(hint.task, hint.batch_id)
                 logger.info("batch %s: %s", hint.batch_id, result.value)
                 if result is Result.UNFINISHED:
@@ -46,6 +49,8 @@ def make_data_app(config: RoleConfig, settings: Settings, root: Root) -> RoleApp
             logger.warning("intake hint dropped, the sweep hints again what is still open: %s", exc)
         except Exception:
             logger.exception("a batch failed; its attempt is recorded and the sweep hints it again")
+        finally:
+            activity.say("")
 
     return app
 

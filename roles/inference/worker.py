@@ -25,6 +25,7 @@ from labelloop.errors import InternalError, LabelloopError, RetryableError
 from labelloop.logs import set_process_context
 from labelloop.messages import Message, RoleConfig, decode, encode
 from labelloop.settings import Settings
+from roles.activity import Activity
 from roles.celery_app import RoleApp, make_app, run_worker
 from roles.inference.calls import CHUNKS, FEATURES, PING, PREDICT, WARM, ChunkWork, FeatureRows, PredictWork, Reply, WarmWork, Work
 from roles.inference.mailbox import post
@@ -72,7 +73,7 @@ class Pulse:
 class Child:
     """What one worker child keeps between tasks; made in the child, after its threads are set."""
 
-    def __init__(self, app: RoleApp, config: RoleConfig, settings: Settings, threads: int) -> None:
+    def __init__(self, app: RoleApp, config: RoleConfig, settings: Settings, threads: int, activity: Activity) -> None:
         from datastore_layout.root import open_root
         from intake.encoders import set_threads
         from roles.inference.chunks import ChunkWorker
@@ -83,6 +84,7 @@ class Child:
         self.predictor = Predictor(root, settings)
         self.chunks = ChunkWorker(self.predictor)
         self.pulse = Pulse(app, f"{config.node}/{os.getpid()}")
+        self.activity = activity
         threading.Thread(target=self._warm_up, args=(root,), name="warm-up", daemon=True).start()
 
     def _warm_up(self, root: Root) -> None:
@@ -127,6 +129,13 @@ class Child:
 
     def work_chunks(self, work: ChunkWork) -> None:
         """Answer chunks for a slice of time; at least one, and what is left is reported."""
+        self.activity.say(f"{work.task}: chunk {work.parts[0].chunk} and on of job {work.job_id}")
+        try:
+            self._work_chunks(work)
+        finally:
+            self.activity.say("")
+
+    def _work_chunks(self, work: ChunkWork) -> None:
         end_s = time.monotonic() + SLICE_S
         left: list[int] = []
         trouble: RetryableError | None = None
@@ -199,9 +208,10 @@ def run(config: RoleConfig, settings: Settings, kind: str) -> int:
     set_process_context(node=config.node, role=f"inference-{kind}")
     app = make_app(config, settings, f"inference-{kind}")
     shell = _Shell(app)
+    activity = Activity(config.state_dir, "inference-worker")
 
     def on_child(threads: int) -> None:
-        shell.child = Child(app, config, settings, threads)
+        shell.child = Child(app, config, settings, threads, activity)
 
     if kind == BULK:
         os.nice(BULK_NICENESS)

@@ -12,11 +12,14 @@ from pathlib import Path
 
 from datastore_layout.root import open_root
 from labelloop.messages import RoleConfig
+from labelloop.queues import dead_letter_queue
 from labelloop.settings import Settings
 from labelloop.tls import Identity
 from labelloop.wire import Server
 from roles.celery_app import make_app, send
+from roles.dead_letters import DeadLetters
 from roles.train.collector import Collector
+from roles.train.given_up import GivenUp
 from roles.train.hinter import Hinter
 from roles.train.service import TrainService
 from roles.train.sweep import Sweep
@@ -34,16 +37,19 @@ def run_train_rpc(config: RoleConfig, settings: Settings, ending: threading.Even
     sweep = Sweep(root, tasks, hinter, settings)
     collector = Collector(tasks, settings)
     service = TrainService(tasks, hinter, sweep.wake)
+    dead_letters = DeadLetters(app, dead_letter_queue("train", config.master_host), GivenUp(tasks, sweep.wake).take)
     identity = Identity(Path(config.certificate_file), Path(config.key_file), Path(config.ca_file))
     server = Server("train", service.handlers(), identity, settings.wire, config.rpc_host, config.rpc_port)
     server.listen()
     hinter.start()
     sweep.start()
     collector.start()
+    dead_letters.start()
     server.start()
     logger.info("train_rpc answers at %s:%d", *server.address)
     ending.wait()
     server.close()
+    dead_letters.close()
     sweep.close()
     collector.close()
     hinter.close()

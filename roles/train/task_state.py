@@ -173,6 +173,12 @@ class TaskState:
             if batch not in self.waiting:
                 self.waiting[batch] = Waiting(now_s, now_s, self.settings.requeue_after_s)
 
+    def hint_again(self, batch: str) -> None:
+        """Make the hint of a waiting batch due at once: the last one is known to be lost."""
+        one = self.waiting.get(batch)
+        if one is not None:
+            one.due_s, one.pause_s = float("-inf"), self.settings.requeue_after_s
+
     def due_batches(self, now_s: float, longest_pause_s: float) -> Iterator[str]:
         """Yield the batches whose hint is due (again); each time the pause doubles."""
         for batch, one in list(self.waiting.items()):
