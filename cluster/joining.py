@@ -5,6 +5,7 @@ Must never log or keep a token's secret. Called by manager_rpc.py (kind node) an
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import socket
 import time
@@ -96,3 +97,14 @@ def own_address(registry: str) -> str:
         except OSError as exc:
             raise SettingsError(f"no route to the registry {registry}: {exc}; give --ip") from exc
         return str(probe.getsockname()[0])
+
+
+def machine_address() -> str:
+    """Return the address of this machine that others reach: the one of its default route.
+
+    Raises SettingsError where it has none. No packet is sent.
+    """
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe, contextlib.suppress(OSError):
+        probe.connect(("192.0.2.1", 9))  # an address of documentation: only the route matters
+        return str(probe.getsockname()[0])
+    raise SettingsError("this machine has no default route, so no address of its own is known: give --host")

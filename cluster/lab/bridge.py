@@ -84,6 +84,15 @@ def plug_in(keeper: int, first: int, number: int) -> None:
     in_bridge(keeper, ["ip", "-batch", "-"], f"link set {port} master {BRIDGE}\nlink set {port} up\n")
 
 
+def await_up(keeper: int, port: str) -> None:
+    """Return when the bridge passes frames through a port: the kernel notices a new wire in its own time."""
+    until_s = time.monotonic() + _GONE_S
+    while json.loads(in_bridge(keeper, ["ip", "-json", "link", "show", port]))[0].get("operstate") != "UP":
+        if time.monotonic() > until_s:
+            raise DeadlineError(f"the wire {port} does not come up")
+        time.sleep(0.02)
+
+
 def remove_link(link: str) -> None:
     """Return when the machine's own wire is gone: the kernel takes it with the bridge's namespace, in its own time."""
     until_s = time.monotonic() + _GONE_S

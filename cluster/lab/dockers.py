@@ -37,6 +37,7 @@ def environment(folder: Path, settings: Mapping[str, str]) -> dict[str, str]:
         "HOME": "/root",
         "LANG": "C.UTF-8",
         "LABELLOOP_VENV": sys.prefix,
+        "LABELLOOP_INSTALL": "no",  # the packages are shared, and their owner keeps them
         "PYTHONDONTWRITEBYTECODE": "1",
         MARK: mark_of(folder),
         **settings,
@@ -94,7 +95,7 @@ def start_docker(
         "name": name,
         "address": address,
         "gateway": gateway,
-        "shared": {"disk": str(folder / "datastore")},
+        "shared": {"disk": str(folder / "datastore"), "token": str(folder / "token"), "ssh": str(own / "ssh")},
         "shared_root": SHARED,
         "keep": [str(path) for path in hidden_paths() if _is_hidden(path)],
         "env": environment(folder, settings),
@@ -175,14 +176,14 @@ def _is_zombie(pid: int) -> bool:
 def pids_in(first: int) -> tuple[int, ...]:
     """Return all processes of the docker whose process 1 is `first`, itself included, in the machine's own numbers."""
     try:
-        wanted = os.readlink(f"/proc/{first}/ns/pid")
+        wanted = Path(f"/proc/{first}/ns/pid").readlink()
     except OSError:
         return ()
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             with contextlib.suppress(OSError):
-                if os.readlink(entry / "ns" / "pid") == wanted:
+                if (entry / "ns" / "pid").readlink() == wanted:
                     found.append(int(entry.name))
     return tuple(sorted(found))
 

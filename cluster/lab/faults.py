@@ -14,6 +14,7 @@ from pathlib import Path
 
 from cluster.lab.bridge import in_bridge, port_of
 from cluster.lab.dockers import pids_in
+from cluster.lab.relay import set_delay
 from labelloop.errors import DeadlineError
 
 _TABLE = "lab"
@@ -74,6 +75,4 @@ def _names(numbers: Sequence[int]) -> str:
 
 def slow(folder: Path, keeper: int, first: int, number: int, delay_ms: float) -> None:
     """Put a relay between a docker's wire and the bridge, replace it, or take it away (0)."""
-    from cluster.lab import relay
-
-    relay.set_delay(folder, keeper, first, number, delay_ms)
+    set_delay(folder, keeper, first, number, delay_ms)

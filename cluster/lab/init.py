@@ -55,6 +55,10 @@ def _take_wire(address: str, gateway: str) -> None:
         time.sleep(_POLL_S)
     steps = f"link set lo up\naddress add {address}/24 dev {WIRE}\nlink set {WIRE} up\nroute add default via {gateway}\n"
     subprocess.run(["/sbin/ip", "-batch", "-"], input=steps.encode(), check=True)
+    while Path(f"/sys/class/net/{WIRE}/operstate").read_text().strip() != "up":  # plugged in, but not live yet
+        if time.monotonic() > until_s:
+            sys.exit(f"{WIRE} did not come up within {_WIRE_S:.0f} s")
+        time.sleep(_POLL_S)
 
 
 def _stop(*_: object) -> NoReturn:

@@ -16,7 +16,7 @@ OWN_FOLDERS = (
     "/home",
     "/root",
     "/opt",
-    "/tmp",  # noqa: S108
+    "/tmp",
     "/etc/rabbitmq",
     "/var/lib/rabbitmq",
     "/var/log/rabbitmq",
@@ -49,7 +49,7 @@ def lay_out(disk: Path, hostname: str, shared: Mapping[str, Path], shared_root: 
         _mount("--bind", str(aside_disk / name.lstrip("/")), name)
     for path, aside in kept:
         _bind(aside, path)
-    _mount("-t", "tmpfs", "-o", "mode=1777", "tmpfs", "/dev/shm")  # noqa: S108
+    _mount("-t", "tmpfs", "-o", "mode=1777", "tmpfs", "/dev/shm")
     _mount("-t", "sysfs", "sysfs", "/sys")
 
 

@@ -24,8 +24,9 @@ from cluster.lab.shell import call, find_program, succeeds
 from cluster.process import MARK
 from labelloop.clients import RegistryClient
 from labelloop.errors import ConflictError, DeadlineError, InvalidInputError, NotReadyError
+from labelloop.messages import PeerKind
 from labelloop.settings import Settings, environment_of
-from labelloop.tls import Identity
+from labelloop.tls import Identity, write_file
 
 _READY_S = 120.0
 _MOST_NODES = 40
@@ -129,9 +130,13 @@ class Lab:
         path = self.folder / name / "boot.log"
         return path.read_text(errors="replace") if path.exists() else ""
 
+    def memory(self) -> keeper.Memory:
+        """Return the memory of the dockers now, and the most they had together."""
+        return keeper.measure(self.folder)
+
     def memory_bytes(self) -> int:
         """Return the highest memory of all dockers together, shared pages counted once, measured every 3 s and now."""
-        return keeper.measure(self.folder).peak
+        return self.memory().peak
 
     # ------------------------------------------------------------ inside a docker
 
@@ -155,7 +160,7 @@ class Lab:
         dockers.kill_docker(self.folder, self._plan.docker(name).name)
 
     def boot(self, name: str, is_wiped: bool = False) -> None:
-        """Start a docker that is down, as its machine would: the same command without a token; with an empty disk when `is_wiped`."""
+        """Start a docker that is down, as its machine would: the same command without a token; `is_wiped`: with an empty disk."""
         docker = self._plan.docker(name)
         if self.pid(name):
             raise ConflictError(f"docker {name} is up")
@@ -220,12 +225,27 @@ class Lab:
         """Return the settings of registry and nodes."""
         return boot.settings_of(self._plan)
 
-    def create_token(self, kind: str = "node") -> str:
+    def create_token(self, kind: PeerKind = "node") -> str:
         """Return a new join token of the lab's registry."""
-        return boot.create_token(self._authority(), kind)
+        return self._authority().create_token(kind)
+
+    @property
+    def ssh_key(self) -> Path:
+        """Return the private key that opens root's account on every docker's sshd."""
+        return self.folder / "ssh" / boot.SSH_KEY
+
+    def host_key(self, name: str) -> str:
+        """Return the public key of a docker's sshd, as a known_hosts file holds it: 'ssh-ed25519 AAAA...'."""
+        self._plan.docker(name)
+        return " ".join((self.folder / name / "ssh" / "host_key.pub").read_text().split()[:2])
+
+    @property
+    def registry_state(self) -> Path:
+        """Return the registry's folder as the machine sees it."""
+        return self.disk(REGISTRY) / STATE.lstrip("/") / "registry"
 
     def _authority(self) -> Authority:
-        folder = self.disk(REGISTRY) / STATE.lstrip("/") / "registry" / "authority"
+        folder = self.registry_state / "authority"
         if not folder.exists():
             raise NotReadyError("the registry of this lab has not started yet")
         return Authority(folder, self.settings.cluster)
@@ -249,15 +269,16 @@ class Lab:
         registry = [docker for docker in self._plan.dockers if docker.name == REGISTRY]
         self._start(registry)
         boot.await_registry(self.folder, self._plan)
+        write_file(self.folder / "token" / "node.token", f"{self.create_token()}\n".encode(), 0o600)
         self._start([docker for docker in self._plan.dockers if docker.name != REGISTRY])
         with self.ops_client() as client:
-            boot.await_nodes(client, self.nodes, self)
+            boot.await_nodes(client, self.folder, self.nodes)
 
     def _start(self, wanted: Sequence[DockerPlan]) -> None:
         """Start dockers side by side and return when each has its wire, mounts and first processes."""
         started = []
         for docker in wanted:
-            commands = boot.commands_of(self.folder, self._plan, docker.name, self)
+            commands = boot.commands_of(self.folder, self._plan, docker.name)
             address = self._plan.numbered(docker.number)
             one = dockers.start_docker(self.folder, docker.name, address, self.host, commands, self._plan.settings)
             bridge.plug_in(self._keeper(), one.pid, docker.number)
@@ -277,7 +298,9 @@ def _dockers(n: int, names: Sequence[str]) -> tuple[DockerPlan, ...]:
 def _make(
     folder: Path, wanted: tuple[DockerPlan, ...], settings: Settings, broker: str, is_shell_only: bool, size: int, until_pid: int
 ) -> LabPlan:
-    (folder / "datastore").mkdir(exist_ok=True)
+    for name in ("datastore", "token"):
+        (folder / name).mkdir(exist_ok=True)
+    boot.make_keys(folder)
     if size:
         call(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder / "datastore")])
     pid = _start_keeper(folder, until_pid)
