@@ -21,8 +21,9 @@ from cluster.broker import open_broker
 from cluster.election import parse_ip
 from cluster.heartbeat import Heartbeats, Upkeep
 from cluster.joining import holder_of, join, own_address
-from cluster.manager import Manager, NodeOptions
+from cluster.manager import Manager
 from cluster.reachability import make_ping
+from cluster.rolefiles import NodeOptions
 from cluster.state import claim_port
 from labelloop.errors import LabelloopError
 from labelloop.ids import parse_node

@@ -85,7 +85,7 @@ class Heartbeats:
         if self._manager.has_left:
             return
         try:
-            self._client.heartbeat(Heartbeat(status=self._manager.status()), deadline_s=self._deadline_s)
+            reply = self._client.heartbeat(Heartbeat(status=self._manager.status()), deadline_s=self._deadline_s)
         except LabelloopError as exc:
             if exc.code != self._trouble:
                 logger.warning("the registry does not take heartbeats (%s: %s); roles go on", exc.code, exc)
@@ -94,10 +94,11 @@ class Heartbeats:
         if self._trouble:
             logger.info("the registry takes heartbeats again")
         self._trouble = ""
+        self._manager.hear(reply)
 
 
 class Upkeep:
-    """Makes the node again what it was, follows a broker that moved, renews the certificate."""
+    """Makes the node again what it was, mends its broker and membership, follows queues that moved, renews the certificate."""
 
     def __init__(self, registry: str, manager: Manager, identity: tls.Identity, settings: Settings) -> None:
         self._registry = registry
@@ -118,7 +119,7 @@ class Upkeep:
     def _turn(self) -> None:
         try:
             self._manager.resume()
-            self._manager.follow_broker()
+            self._manager.tend()
         except LabelloopError as exc:
             self._manager.note_trouble(exc)
         if time.monotonic() >= self._renewal_at_s:

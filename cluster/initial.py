@@ -6,7 +6,7 @@ out of here, after every machine was pinged.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import msgspec
@@ -18,7 +18,10 @@ from labelloop.messages import BadMachine, InitialReply, InitialRequest, Machine
 
 
 class Assignment(msgspec.Struct, frozen=True, kw_only=True):
-    """What a node was last told, kept on disk so that it comes back by itself. `epoch` stays when the role is taken away."""
+    """What a node was last told, kept on disk so that it comes back by itself. `epoch` stays when the role is taken away.
+
+    `listed` names the inference machines of the order, good or bad.
+    """
 
     epoch: int = 0
     role: Role | None = None
@@ -29,6 +32,7 @@ class Assignment(msgspec.Struct, frozen=True, kw_only=True):
     is_master: bool = False
     has_left: bool = False
     drained: tuple[str, ...] = ()
+    listed: tuple[str, ...] = ()
 
     @property
     def working(self) -> tuple[MachineInfo, ...]:
@@ -99,16 +103,27 @@ def assign(order: Order, good: Sequence[MachineInfo]) -> Assignment:
         master_host=train.hostname if train else "",
         is_master=order.me.ip == (master_train if role == "train" else master_inference),
         drained=tuple(name for name in order.drained if name in {machine.hostname for machine in good}),
+        listed=tuple(machine.hostname for machine in order.machines if machine.type == "inference"),
     )
 
 
 def answer(
-    assignment: Assignment, bad: Sequence[BadMachine], rpc: str, hashes: dict[str, str], me: str, extra: Sequence[str]
+    assignment: Assignment,
+    bad: Sequence[BadMachine],
+    rpc: str,
+    hashes: dict[str, str],
+    me: str,
+    extra: Sequence[str],
+    sharing: Collection[str],
 ) -> InitialReply:
-    """Return the reply; `hashes` is each good machine's erlang_hash as far as known, `extra` are further warnings."""
+    """Return the reply; `hashes` is each good machine's erlang_hash as far as known, `extra` are further warnings.
+
+    `sharing` names the machines that must use the same broker cluster as this node.
+    """
     _, _, warnings = choose_masters(assignment.working)
     mine = hashes.get(me, "")
-    odd = [f"{name} uses another broker than {me}" for name, found in sorted(hashes.items()) if mine and found and found != mine]
+    others = {name: found for name, found in sorted(hashes.items()) if name in sharing and found}
+    odd = [f"{name} uses another broker than {me}" for name, found in others.items() if mine and found != mine]
     return InitialReply(
         rpc=rpc,
         good_machines_info=tuple(

@@ -12,48 +12,42 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import msgspec
 
-from cluster.broker import Broker, BrokerUrls, QueueSpec
+from cluster.broker import Broker, BrokerUrls
 from cluster.broker.table import queue_table
-from cluster.facts import inference_processes, read_facts, worker_concurrency
+from cluster.facts import read_facts
 from cluster.hostsfile import write_hosts
 from cluster.initial import Assignment, answer, assign, check_epoch, check_order
+from cluster.member import Circle, Member
+from cluster.neighbours import Neighbours
+from cluster.opening import open_task
+from cluster.peers import ManagerPeers
 from cluster.probe import Surroundings, look_around
-from cluster.process import ProcessSpec
 from cluster.reachability import Ping, split_machines, wait_for_rpc
-from cluster.roles import config_file, has_rpc, processes_of, spec_of, sweep_leftovers
-from cluster.state import choose_port, claim_port, read_state, write_state
+from cluster.rolefiles import MasterLink, NodeOptions, RoleFiles
+from cluster.roles import has_rpc, sweep_leftovers
+from cluster.rootwatch import RootWatch
+from cluster.state import read_state, write_state
 from cluster.supervisor import Supervisor
 from cluster.taskcheck import check_spec
-from datastore_layout.root import Root, open_root, task_folder
-from datastore_layout.tasks import read_spec, save_spec
+from datastore_layout.root import Root, open_root
 from labelloop import messages as m
 from labelloop.errors import BusyError, InvalidInputError, LabelloopError, NotFoundError, NotReadyError
-from labelloop.settings import Settings, environment_of
+from labelloop.nodefiles import Machines, read_activity, write_machines
+from labelloop.revocation import write_revoked
+from labelloop.settings import Settings
 from labelloop.tls import Identity, Peer
 
 logger = logging.getLogger(__name__)
 
 _ORDER_WAIT_S = 60.0
 _RPC_WAIT_S = 20.0
-_CHECKOUT = Path(__file__).resolve().parent.parent
-
-
-class NodeOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """Who and where this node is. `role_package` holds the start_* scripts."""
-
-    name: str
-    ip: str
-    port: int
-    cluster_id: str
-    state: Path
-    datastore: Path
-    hosts_file: Path
-    role_package: str = "scripts"
+_LINK_EVERY_S = 5.0
 
 
 class Manager:
@@ -65,12 +59,22 @@ class Manager:
         self._identity = identity
         self._broker = broker
         self._ping = ping
+        peers = ManagerPeers(identity, settings.wire, ping)
+        self._link = MasterLink(options, peers)
+        self._files = RoleFiles(options, settings, identity, self._link)
+        self._member = Member(options.name, broker, peers, self._hash, options.state, settings.cluster.forget_after_s)
+        self._neighbours = Neighbours(options.name, broker, self._member, self._moment)
+        self._watch = RootWatch(options.datastore, options.cluster_id)
         self.on_change: Callable[[], None] = lambda: None
         self._order = threading.Lock()
         self._lock = threading.Lock()
         self._assignment = read_state(self._assignment_file, Assignment) or Assignment()
         self._rpc = ""
         self._urls: BrokerUrls | None = None
+        self._config: m.RoleConfig | None = None
+        self._is_alone = False
+        self._was_ordered = False  # since this process began: a master that was knows that it is the master
+        self._link_at_s = 0.0
         self._last_reason = "just started"
         sweep_leftovers(options.state)
         self._supervisor = Supervisor((), settings.cluster)
@@ -78,6 +82,15 @@ class Manager:
 
     def handlers(self) -> Mapping[str, Callable[..., m.Message]]:
         """Return the method table for `wire.Server`."""
+        options = self._options
+        where = Surroundings(
+            name=options.name,
+            cluster_id=options.cluster_id,
+            state=options.state,
+            datastore=options.datastore,
+            hosts_file=options.hosts_file,
+            certificate_file=self._identity.certificate_file,
+        )
         return {
             "initial": self.initial,
             "open_task": self.open_task,
@@ -85,7 +98,8 @@ class Manager:
             "stop_role": self.stop_role,
             "logs": self.logs,
             "leave": self.leave,
-            "probe": lambda request, peer: look_around(request, self._surroundings()),
+            **self._neighbours.handlers(),
+            "probe": lambda request, peer: look_around(request, where),
         }
 
     def stop(self) -> None:
@@ -98,36 +112,38 @@ class Manager:
     def initial(self, request: m.InitialRequest, peer: Peer) -> m.InitialReply:
         """Become what the order says, in DESIGN's order; see `cluster.initial` for what it refuses.
 
-        Nothing has changed when it raises InvalidInputError, StaleEpochError or NotReadyError (no datastore, no broker).
+        Nothing has changed anywhere when it raises InvalidInputError or StaleEpochError, or NotReadyError for want of a datastore.
+        A NotReadyError later, about brokers, leaves the order taken: upkeep goes on with it, and repeating it is harmless.
         """
         order = check_order(request, self._options.name, self._options.ip, self._options.datastore)
         with self._one_order():
             check_epoch(order.epoch, self._assignment.epoch)
             good, bad, said = split_machines(order.machines, self._options.name, self._ping)
             root = self._open_root()
-            self._broker.start()
             assignment = assign(order, good)
             self._keep(assignment)
-            warnings = self._apply(assignment)
+            self._is_alone, self._was_ordered = False, True
+            warnings = self._apply(assignment, self._settings.cluster.join_timeout_s, request.survivors)
             if order.task is not None:
-                self._open(root, order.task, is_revision_given=False)
+                open_task(root, order.task, is_revision_given=False)
             warnings += self._wait_rpc(order.me.type)
         reason = f"epoch {order.epoch} from {peer.name}: {assignment.role}{' master' if assignment.is_master else ''}"
         self._say(f"{reason}, {len(good)} good, {len(bad)} bad machines")
         hashes = {name: status.erlang_hash for name, status in said.items()}
-        hashes[self._options.name] = self._broker.erlang_hash(self._options.cluster_id)
-        return answer(assignment, bad, self._rpc, hashes, self._options.name, warnings)
+        hashes[self._options.name] = self._hash()
+        return answer(assignment, bad, self._rpc, hashes, self._options.name, warnings, self._sharing(assignment))
 
     def open_task(self, request: m.OpenTaskRequest, peer: Peer) -> m.OpenTaskReply:
         """Save a task's settings in the datastore, where every role finds them."""
         check_spec(request.spec)
-        spec = self._open(self._open_root(), request.spec, is_revision_given=True)
+        spec = open_task(self._open_root(), request.spec, is_revision_given=True)
         logger.info("task %s at revision %d, from %s", spec.task, spec.revision, peer.name)
         return m.OpenTaskReply(task=spec.task, revision=spec.revision)
 
     def status(self) -> m.NodeStatus:
         """Return what this node is at this moment."""
         facts = read_facts()
+        disk_free_bytes, datastore = self._watch.read()
         with self._lock:
             assignment, rpc, reason = self._assignment, self._rpc, self._last_reason
         options = self._options
@@ -135,21 +151,26 @@ class Manager:
             hostname=options.name,
             ip=options.ip,
             port=options.port,
-            erlang_hash=self._broker.erlang_hash(options.cluster_id),
+            erlang_hash=self._hash(),
             role=assignment.role or "",
             rpc=rpc,
             is_master=assignment.is_master,
             epoch=assignment.epoch,
             cluster_id=options.cluster_id,
-            processes=self._supervisor.views(),
+            processes=tuple(
+                msgspec.structs.replace(view, activity=read_activity(options.state, view.name)) for view in self._supervisor.views()
+            ),
             cores=facts.cores,
             memory_bytes=facts.memory_bytes,
             memory_free_bytes=facts.memory_free_bytes,
             load=facts.load,
             gpus=facts.gpus,
             versions=facts.versions,
-            broker=self._broker.view(),
+            broker=self._member.view(),
             last_reason=reason,
+            disk_free_bytes=disk_free_bytes,
+            datastore=datastore,
+            clock_s=time.time(),
         )
 
     def stop_role(self, request: m.RoleRequest, peer: Peer) -> m.NodeStatus:
@@ -157,8 +178,11 @@ class Manager:
         with self._one_order():
             if request.role and request.role != self._assignment.role:
                 raise InvalidInputError(f"this node's role is {self._assignment.role or 'none'}, not {request.role!r}")
+            was_inference = self._assignment.role == "inference"
             self._keep(Assignment(epoch=self._assignment.epoch, has_left=self._assignment.has_left))
             self._supervisor.update(())
+            if was_inference:
+                self._member.stand_alone()
         self._say(f"role stopped by {peer.name}")
         return self.status()
 
@@ -177,21 +201,23 @@ class Manager:
         with self._one_order():
             self._keep(Assignment(epoch=self._assignment.epoch, has_left=True))
             self._supervisor.update(())
-            self._broker.leave()
+            self._member.leave()
             write_hosts(self._options.hosts_file, ())
         self._say(f"left the cluster, asked by {peer.name}")
         return m.Empty()
 
-    def _surroundings(self) -> Surroundings:
-        options = self._options
-        return Surroundings(
-            name=options.name,
-            cluster_id=options.cluster_id,
-            state=options.state,
-            datastore=options.datastore,
-            hosts_file=options.hosts_file,
-            certificate_file=self._identity.certificate_file,
-        )
+    def _moment(self) -> tuple[Assignment, bool]:
+        """Return the assignment, and whether it is applied as far as its queues."""
+        with self._lock:
+            return self._assignment, self._urls is not None
+
+    def _hash(self) -> str:
+        return self._broker.erlang_hash(self._options.cluster_id)
+
+    def _sharing(self, assignment: Assignment) -> frozenset[str]:
+        """Return the machines that must share this node's broker."""
+        is_one = self._broker.view().kind == "embedded"
+        return frozenset(x.hostname for x in assignment.good if is_one or x.type == assignment.role == "inference")
 
     # ------------------------------------------------------------ what the daemon's loop calls
 
@@ -210,35 +236,87 @@ class Manager:
         with self._one_order():
             self._keep(msgspec.structs.replace(self._assignment, has_left=False))
 
-    def resume(self) -> None:
-        """Be again what this node last was, without asking anybody; leave it to the registry where peers know a newer epoch.
+    def hear(self, reply: m.HeartbeatReply) -> None:
+        """Take in what the registry answers to a heartbeat."""
+        if write_revoked(self._identity.certificate_file.parent, reply.revoked):
+            logger.info("the registry names %d revoked certificates", len(reply.revoked))
+        with self._lock:
+            is_alone, epoch = self._is_alone, self._assignment.epoch
+        if is_alone and reply.epoch == epoch:
+            self._end_alone("the registry is")
 
-        Raises NotReadyError while datastore or broker are missing.
+    def resume(self) -> None:
+        """Be again what this node last was, without asking the registry: hosts block, broker, then roles.
+
+        It is left to the registry where peers know a newer epoch. Raises NotReadyError while datastore, broker or peers lack.
         """
         with self._one_order():
             assignment = self._assignment
-            if assignment.role is None or self._urls is not None:
+            if self._urls is not None or assignment.has_left:
+                return
+            if assignment.role is None:
+                self._member.tend_alone()
                 return
             write_hosts(self._options.hosts_file, assignment.hosts)
-            _, _, said = split_machines(assignment.good, self._options.name, self._ping)
-            newer = [name for name, status in said.items() if status.epoch > assignment.epoch]
-            if newer:
-                raise NotReadyError(
-                    f"{', '.join(newer)} applied a newer epoch than {assignment.epoch}: waiting for the registry's order"
-                )
-            self._open_root()
-            self._broker.start()
-            self._apply(assignment)
-        self._say(f"resumed epoch {assignment.epoch} as {assignment.role}")
+            said = self._ask_peers(assignment)
+            if assignment.role == "train" and assignment.is_master and len(assignment.good) > 1 and not self._was_ordered:
+                self._is_alone = not any(status.epoch == assignment.epoch for status in said.values())
+            self._apply(assignment, timeout_s=0.0)
+        self._say(f"resumed epoch {assignment.epoch} as {assignment.role}{', alone' if self._is_alone else ''}")
 
-    def follow_broker(self) -> None:
-        """Restart the roles on the broker's new URL when it has moved."""
-        if self._urls is None or self._broker.urls() == self._urls:
+    def tend(self) -> None:
+        """Keep what was applied true: broker and membership, the way to the master's queues, whether this master is alone.
+
+        Raises RetryableError saying what is waited for. It never waits for an order in progress: that one does the same.
+        """
+        if self._urls is None or not self._order.acquire(blocking=False):
             return
-        with self._one_order():
-            if self._assignment.role is not None:
-                self._apply(self._assignment)
-        self._say("the broker moved, roles follow")
+        try:
+            assignment = self._assignment
+            if assignment.role == "inference":
+                self._note(self._member.tend(self._circle(assignment)))
+            elif assignment.role == "train":
+                self._member.tend_alone()
+            if assignment.role is not None and self._is_moved(assignment):
+                self._apply(assignment, timeout_s=0.0)
+                self._note("the queues moved, roles follow")
+            if self._is_alone:
+                said = self._ask_peers(assignment)
+                found = [name for name, status in said.items() if status.epoch == assignment.epoch]
+                if found:
+                    self._end_alone(f"{found[0]} is")
+        finally:
+            self._order.release()
+
+    def _ask_peers(self, assignment: Assignment) -> dict[str, m.NodeStatus]:
+        """Return what the other good machines say. Raises NotReadyError where one is past our epoch."""
+        _, _, said = split_machines(assignment.good, self._options.name, self._ping)
+        newer = [name for name, status in said.items() if status.epoch > assignment.epoch]
+        if newer:
+            raise NotReadyError(
+                f"{', '.join(newer)} applied a newer epoch than {assignment.epoch}: waiting for the registry's order"
+            )
+        return said
+
+    def _end_alone(self, who: str) -> None:
+        with self._lock:
+            self._is_alone = False
+            assignment = self._assignment
+        self._write_machines(assignment)
+        self._say(f"not alone any more: {who} in epoch {assignment.epoch} too")
+
+    def _is_moved(self, assignment: Assignment) -> bool:
+        """Return whether the roles' queues are elsewhere now: our own broker's URL, or the train master's."""
+        if self._broker.urls() != self._urls:
+            return True
+        if self._config is None or assignment.role != "train" or assignment.is_master or time.monotonic() < self._link_at_s:
+            return False
+        self._link_at_s = time.monotonic() + _LINK_EVERY_S
+        return bool(self._link.newer(assignment, self._config.broker_url))
+
+    def _note(self, done: str) -> None:
+        if done:
+            self._say(done)
 
     # ------------------------------------------------------------ applying (under `_order`)
 
@@ -261,69 +339,40 @@ class Manager:
             write_state(self._assignment_file, assignment)
         with self._lock:
             self._assignment = assignment
+            self._urls = None  # until it is applied; a master without URLs gives no link and upkeep goes on
             if assignment.role is None:
-                self._rpc, self._urls = "", None
+                self._rpc, self._config, self._is_alone = "", None, False
 
-    def _apply(self, assignment: Assignment) -> tuple[str, ...]:
-        """Make hosts file, broker and processes what `assignment` says; equal ones are left alone. Returns warnings."""
+    def _apply(self, assignment: Assignment, timeout_s: float, survivors: tuple[str, ...] = ()) -> tuple[str, ...]:
+        """Make hosts file, broker and processes what `assignment` says; equal ones are left alone. Returns warnings.
+
+        Raises NotReadyError when others were not ready within `timeout_s`.
+        """
         write_hosts(self._options.hosts_file, assignment.hosts)
-        urls = self._broker.urls()
-        config, warning = self._config(assignment, urls)
-        self._broker.ensure_queues(self._queues(assignment, config.rpc_processes))
-        is_drained = self._options.name in assignment.drained
-        self._supervisor.update([] if is_drained else self._specs(config))
+        if assignment.role == "inference":
+            self._member.settle(self._circle(assignment, survivors), timeout_s)
+        else:
+            self._member.stand_alone()
+        self._open_root()
+        self._write_machines(assignment)
+        urls, is_drained = self._broker.urls(), self._options.name in assignment.drained
+        running = [view.name for view in self._supervisor.views()]
+        config, warning = (None, "") if is_drained else self._files.config(assignment, urls, running, timeout_s)
+        n_rpc = config.rpc_processes if config else 1
+        self._broker.ensure_queues(queue_table(assignment, self._options.cluster_id, self._options.name, n_rpc))
+        self._supervisor.update(self._files.specs(config) if config else [])
         with self._lock:
-            self._urls = urls
-            self._rpc = f"{config.rpc_host}:{config.rpc_port}" if has_rpc(config) and not is_drained else ""
+            self._urls, self._config = urls, config
+            self._rpc = f"{config.rpc_host}:{config.rpc_port}" if config and has_rpc(config) else ""
         return (warning,) if warning else ()
 
-    def _config(self, assignment: Assignment, urls: BrokerUrls) -> tuple[m.RoleConfig, str]:
-        assert assignment.role is not None
-        facts, options, cluster = read_facts(), self._options, self._settings.cluster
-        processes, why = inference_processes(len(assignment.good), facts, cluster.inference_processes)
-        is_capped = assignment.role == "inference" and processes < len(assignment.good)
-        if is_capped:
-            logger.info("inference_rpc: %d processes: %s", processes, why)
-        config = m.RoleConfig(
-            node=options.name,
-            ip=options.ip,
-            role=assignment.role,
-            is_master=assignment.is_master,
-            master_host=assignment.master_host,
-            cluster_id=options.cluster_id,
-            epoch=assignment.epoch,
-            datastore_root=str(options.datastore),
-            broker_url=urls.broker,
-            result_url=urls.result,
-            rpc_host=options.ip,
-            rpc_port=self._rpc_port(f"{assignment.role}-rpc"),
-            rpc_processes=processes if assignment.role == "inference" else 1,
-            concurrency=worker_concurrency(facts, cluster.concurrency),
-            certificate_file=str(self._identity.certificate_file),
-            key_file=str(self._identity.key_file),
-            ca_file=str(self._identity.ca_file),
-            state_dir=str(options.state),
-            log_level=self._settings.log.level,
-        )
-        return config, f"inference_rpc has {processes} processes: {why}" if is_capped else ""
+    def _circle(self, assignment: Assignment, survivors: tuple[str, ...] = ()) -> Circle:
+        machines = tuple(machine for machine in assignment.good if machine.type == "inference")
+        return Circle(epoch=assignment.epoch, machines=machines, listed=assignment.listed, survivors=survivors)
 
-    def _rpc_port(self, name: str) -> int:
-        """Return the role's remembered port; another one when it is taken while the role does not run."""
-        ports = self._options.state / "ports.json"
-        if any(view.name == name for view in self._supervisor.views()):
-            return choose_port(ports, name, self._options.ip)
-        return claim_port(ports, name, self._options.ip)
-
-    def _specs(self, config: m.RoleConfig) -> list[ProcessSpec]:
-        specs = []
-        environment = environment_of(self._settings)
-        for process in processes_of(config):
-            write_state(config_file(self._options.state, process), config)
-            specs.append(spec_of(process, config, self._options.state, self._options.role_package, environment, _CHECKOUT))
-        return specs
-
-    def _queues(self, assignment: Assignment, rpc_processes: int) -> list[QueueSpec]:
-        return queue_table(assignment, self._options.cluster_id, self._options.name, rpc_processes)
+    def _write_machines(self, assignment: Assignment) -> None:
+        machines = Machines(epoch=assignment.epoch, good=assignment.working, is_alone=self._is_alone)
+        write_machines(self._options.state, machines)
 
     def _wait_rpc(self, role: str) -> tuple[str, ...]:
         if not self._rpc:
@@ -337,20 +386,6 @@ class Manager:
 
     def _open_root(self) -> Root:
         return open_root(self._options.datastore, self._options.cluster_id)
-
-    def _open(self, root: Root, spec: m.TaskSpec, is_revision_given: bool) -> m.TaskSpec:
-        """Save `spec`; without a revision of its own it follows the newest one, unless it says the same."""
-        folder = task_folder(root, spec.task)
-        if not is_revision_given:
-            try:
-                newest = read_spec(folder)
-            except NotFoundError:
-                newest = None
-            if newest is not None:
-                is_same = msgspec.structs.replace(spec, revision=newest.revision) == newest
-                spec = newest if is_same else msgspec.structs.replace(spec, revision=newest.revision + 1)
-        save_spec(folder, spec)
-        return spec
 
     def _say(self, reason: str) -> None:
         with self._lock:

@@ -218,6 +218,7 @@ def test_a_frozen_manager_is_bad_after_the_ping_timeout(formed: Cluster) -> None
         assert [bad.machine.hostname for bad in reply.bad_machines_info] == ["inference-1"]
         assert reply.master_inference == ""
         assert any("no good inference machine" in warning for warning in reply.warnings)
+        until(lambda: "inference-1 is dead" in formed.log("registry"), "the registry misses its heartbeats")
     finally:
         os.kill(pid, signal.SIGCONT)
     until(lambda: len(read_block(formed.folder / "train-1" / "hosts")) == 2, "the registry orders it back")
