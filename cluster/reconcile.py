@@ -137,7 +137,7 @@ def _mend(view: View, alive: tuple[MachineInfo, ...], now_s: float) -> tuple[Act
     """Return what to do where everything wanted was ordered once: repeat what failed, or nothing."""
     quarrel = _change(view, view.ordered, alive)
     late, surplus = lagging(view), unwanted(view)
-    if not quarrel and not late and not surplus:
+    if not quarrel and not late and not surplus and not view.busy:  # a node says it took an order before it has applied it
         return Action.KEEP, f"{len(alive)} of {len(view.wanted)} nodes as wanted in epoch {view.epoch}"
     if quarrel and now_s >= view.retry_at_s and not view.busy:
         return Action.ORDER_ALL, f"again: {quarrel}"
