@@ -19,9 +19,10 @@ from datastore_layout.root import open_root, task_folder
 from labelloop import messages as m
 from labelloop.clients import Cluster, RegistryClient
 from labelloop.errors import BusyError, LabelloopError, RetryableError
-from scripts.chaos.flow import CALL_S, Flow, Sizes
+from scripts.chaos.flow import Flow
 from scripts.chaos.items import ids, item_of, sample_of, table_spec
 from scripts.chaos.oracle import LabelSeen, Records, Verdict, judge
+from scripts.chaos.streams import CALL_S, Sizes
 from scripts.chaos.whole import why_not_replicated, why_not_whole
 
 logger = logging.getLogger(__name__)
@@ -29,29 +30,28 @@ logger = logging.getLogger(__name__)
 PATIENCE_S = 180.0
 POLL_S = 0.1
 SEEDS = 40
+STEADY_S = 2.5  # longer than what the registry says may be old
 T = TypeVar("T")
+G = TypeVar("G", bound="Ground")
 
 
 class Ground(Protocol):
     """What a trial stands on: a formed cluster and the ways to it."""
 
-    wanted: Mapping[str, m.Role]
-    datastore: Path
-    cluster: Cluster
-    registry: RegistryClient
+    @property
+    def wanted(self) -> Mapping[str, m.Role]: ...
+
+    @property
+    def datastore(self) -> Path: ...
+
+    @property
+    def cluster(self) -> Cluster: ...
+
+    @property
+    def registry(self) -> RegistryClient: ...
 
     def replicas(self) -> Mapping[str, int]:
         """Return the running replicas of each shared queue of the inference brokers; {} where queues have none."""
-
-
-class Fault(msgspec.Struct, frozen=True):
-    """One row of the table. `hurt` returns when its damage is over, saying what it saw; the clock to whole starts then."""
-
-    name: str
-    what: str
-    must_hold: str
-    hurt: Callable[[Ground, Flow], str]
-    may_fail: frozenset[str] = frozenset()
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,26 +77,41 @@ class NeverCameTrueError(Exception):
     """What was waited for did not come true in time; the message says what stands in its way."""
 
 
-def until(why_not: Callable[[], str], what: str, limit_s: float = PATIENCE_S) -> float:
-    """Return after how many seconds `why_not` had nothing to say; errors of the cluster count as 'not yet'.
+def until(why_not: Callable[[], str], what: str, limit_s: float = PATIENCE_S, steady_s: float = 0.0) -> float:
+    """Return after how many seconds `why_not` had nothing to say, and went on so for `steady_s`; errors of the cluster count as
+    'not yet'.
 
     Raises NeverCameTrueError with the last reason.
     """
     began_s = time.monotonic()
+    since_s: float | None = None
     while True:
+        asked_s = time.monotonic()
         try:
             reason = why_not()
         except LabelloopError as exc:
             reason = f"{exc.code}: {exc}"
-        if not reason:
-            return time.monotonic() - began_s
-        if time.monotonic() - began_s > limit_s:
+        since_s = None if reason else (asked_s if since_s is None else since_s)
+        if since_s is not None and time.monotonic() - since_s >= steady_s:
+            return since_s - began_s
+        if reason and time.monotonic() - began_s > limit_s:
             raise NeverCameTrueError(f"{what} did not come true in {limit_s:.0f} s: {reason}")
         time.sleep(POLL_S)
 
 
-def run_trial(ground: Ground, fault: Fault, task: str, sizes: Sizes, patience_s: float = PATIENCE_S) -> Outcome:
-    """Run one fault under the flow and judge. A cluster that does not become whole is an outcome, not an exception."""
+def run_trial(
+    ground: G,
+    name: str,
+    hurt: Callable[[G, Flow], str],
+    task: str,
+    sizes: Sizes,
+    patience_s: float = PATIENCE_S,
+    most_s: float = 0.0,
+) -> Outcome:
+    """Run one fault under the flow and judge. A cluster that does not become whole is an outcome, not an exception.
+
+    `hurt` returns when its damage is over, saying what it saw; the clock to whole starts then, and is late after `most_s`.
+    """
     flow: Flow | None = None
     whole_s, seen = -1.0, ""
     try:
@@ -104,21 +119,22 @@ def run_trial(ground: Ground, fault: Fault, task: str, sizes: Sizes, patience_s:
         open_and_seed(ground, task, patience_s)
         with Flow(ground.cluster, task, sizes) as flow:
             until(lambda: "" if flow.is_under_way() else flow.why_not_over(), "a flow under way", patience_s)
-            logger.info("%s: %s", fault.name, fault.what)
-            seen = fault.hurt(ground, flow)
+            logger.info("now: %s", name)
+            seen = hurt(ground, flow)
             flow.pace.release()
-            whole_s = until(lambda: why_not_ready(ground, task), "the cluster whole again", patience_s)
+            whole_s = until(lambda: why_not_ready(ground, task), "the cluster whole again", patience_s, STEADY_S)
             until(lambda: "" if flow.is_over() else flow.why_not_over(), "every client through", patience_s)
         until(lambda: _why_waiting(ground, task), "an empty intake", patience_s)
         asked: dict[str, int] = {}
         until(lambda: _why_not_trained(ground, task, asked), "a training after it", patience_s)
-        verdict, trouble = _judge(ground, task, flow, fault), ""
-    except NeverCameTrueError as exc:
+        verdict = _judge(ground, task, flow)
+        trouble = f"whole after {whole_s:.1f} s, promised are {most_s:.0f}" if 0 < most_s < whole_s else ""
+    except (NeverCameTrueError, LabelloopError) as exc:
         verdict, trouble = Verdict(), str(exc)
         if flow is not None:
             trouble += "".join(f"; {error}" for error in flow.errors())
     return Outcome(
-        fault=fault.name,
+        fault=name,
         verdict=verdict,
         whole_s=round(whole_s, 1),
         silence_s=round(flow.longest_silence_s(), 1) if flow else 0.0,
@@ -184,7 +200,7 @@ def _why_not_trained(ground: Ground, task: str, asked: dict[str, int]) -> str:
     return ""
 
 
-def _judge(ground: Ground, task: str, flow: Flow, fault: Fault) -> Verdict:
+def _judge(ground: Ground, task: str, flow: Flow) -> Verdict:
     seeds = tuple(LabelSeen(item, 1, sample_of(item).labels) for item in ids("seed", SEEDS))
     records = Records(
         acknowledged=(*seeds, *flow.acknowledged()),
@@ -194,7 +210,6 @@ def _judge(ground: Ground, task: str, flow: Flow, fault: Fault) -> Verdict:
         calls=tuple(flow.calls.seen),
         jobs=_retried(flow.jobs.read_again),
         unanswered_calls=(*flow.unanswered_calls(), *flow.unanswered_labels(), *flow.unaccepted_items()),
-        may_fail=fault.may_fail,
         errors=flow.errors(),
     )
     return judge(records)

@@ -1,0 +1,90 @@
+"""What chaos does inside a docker: count replicas, empty the queues of its broker, put poison into them.
+
+    python -m scripts.chaos.inside replicas
+    python -m scripts.chaos.inside purge|poison ROLE_CONFIG QUEUE ...
+
+Owns no state. Must never print a URL. Runs in the docker, where the broker listens on the loopback. Called by
+`ground` and `hurts`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from cluster.broker.rabbitmq_config import Paths
+from cluster.broker.rabbitmq_control import Control
+from cluster.broker.rabbitmq_queues import LIST_REPLICATED, Replicas
+from cluster.state import read_state
+from labelloop.errors import NotFoundError
+from labelloop.messages import RoleConfig
+from labelloop.settings import read_settings
+from roles.celery_app import make_app
+
+POISON = (b"\xff\xfe not a message", b"", b'{"task": 1}')
+
+
+def replicas(settings_port: int) -> dict[str, int]:
+    """Return queue → replicas, as this docker's broker lists them."""
+    control = Control(socket.gethostname(), settings_port, Paths().data)
+    listed = msgspec.convert(control.ask("where its queues are", LIST_REPLICATED, 10.0), tuple[Replicas, ...])
+    return {queue.name: len(queue.nodes) for queue in listed}
+
+
+def _with_channel(config_file: Path, act: Callable[[Any], None]) -> None:
+    config = read_state(config_file, RoleConfig)
+    if config is None:
+        raise NotFoundError(f"{config_file} is not there: this node has no such role process")
+    app = make_app(config, read_settings(None), "chaos")
+    try:
+        with app.connection_for_write() as connection:
+            act(connection)
+    finally:
+        app.close()
+
+
+def purge(config_file: Path, queues: Sequence[str]) -> int:
+    """Throw away every message that waits in `queues`; return how many there were."""
+    gone: list[int] = []
+
+    def act(connection: Any) -> None:
+        for queue in queues:
+            with connection.channel() as channel:
+                gone.append(int(channel.queue_purge(queue) or 0))
+
+    _with_channel(config_file, act)
+    return sum(gone)
+
+
+def poison(config_file: Path, queues: Sequence[str]) -> int:
+    """Put messages that no worker can read into `queues`; return how many."""
+
+    def act(connection: Any) -> None:
+        with contextlib.closing(connection.Producer()) as producer:
+            for queue in queues:
+                for body in POISON:
+                    producer.publish(body, exchange="", routing_key=queue, content_type="application/x-poison", delivery_mode=2)
+
+    _with_channel(config_file, act)
+    return len(queues) * len(POISON)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run one of the three and print what it counted."""
+    if argv[0] == "replicas":
+        print(json.dumps(replicas(read_settings(None).broker.distribution_port)))
+    else:
+        act = {"purge": purge, "poison": poison}[argv[0]]
+        print(act(Path(argv[1]), argv[2:]))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
