@@ -11,8 +11,9 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Self
 
 import msgspec
@@ -52,12 +53,14 @@ class Lab:
         is_shell_only: bool = False,
         datastore_bytes: int = 0,
         until_pid: int = 0,
+        environment: Mapping[str, str] = MappingProxyType({}),
     ) -> Self:
         """Make a lab of `n` node dockers and a registry in the new or empty `folder`, and return when all are up.
 
         `settings`: of registry and nodes (default: `boot.lab_settings()`). `is_shell_only`: dockers that boot nothing, for tests
         that bring their own processes. `datastore_bytes`: the shared disk is a
-        tmpfs of that size. `until_pid`: take all down when that process is gone, however it ends. Raises ConflictError when
+        tmpfs of that size. `until_pid`: take all down when that process is gone, however it ends. `environment`: more variables
+        for everything in the dockers, a plug-in's PYTHONPATH for instance. Raises ConflictError when
         there is a lab already, SettingsError when a program or root is missing; what was made until then is removed.
         """
         if os.geteuid():
@@ -71,9 +74,8 @@ class Lab:
             find_program(program)
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         try:
-            plan = _make(
-                folder, _dockers(n, names), settings or boot.lab_settings(), broker, is_shell_only, datastore_bytes, until_pid
-            )
+            variables = {**environment_of(settings or boot.lab_settings()), **environment}
+            plan = _make(folder, _dockers(n, names), variables, broker, is_shell_only, datastore_bytes, until_pid)
             lab = cls(folder)
             if plan.is_shell_only:
                 lab._start(plan.dockers)
@@ -296,7 +298,13 @@ def _dockers(n: int, names: Sequence[str]) -> tuple[DockerPlan, ...]:
 
 
 def _make(
-    folder: Path, wanted: tuple[DockerPlan, ...], settings: Settings, broker: str, is_shell_only: bool, size: int, until_pid: int
+    folder: Path,
+    wanted: tuple[DockerPlan, ...],
+    variables: dict[str, str],
+    broker: str,
+    is_shell_only: bool,
+    size: int,
+    until_pid: int,
 ) -> LabPlan:
     for name in ("datastore", "token"):
         (folder / name).mkdir(exist_ok=True)
@@ -309,7 +317,7 @@ def _make(
         network=network,
         link=link,
         dockers=wanted,
-        settings=environment_of(settings),
+        settings=variables,
         broker=broker,
         is_shell_only=is_shell_only,
     )
