@@ -17,11 +17,13 @@ from pathlib import Path
 
 import msgspec
 
-from cluster.broker import open_broker
+from cluster.broker import Broker, open_broker
+from cluster.broker.rabbitmq import RabbitBroker
 from cluster.election import parse_ip
 from cluster.heartbeat import Heartbeats, Upkeep
 from cluster.joining import holder_of, join, own_address
 from cluster.manager import Manager
+from cluster.metrics import ManagerMetrics, serve_metrics
 from cluster.reachability import make_ping
 from cluster.rolefiles import NodeOptions
 from cluster.state import claim_port
@@ -29,6 +31,7 @@ from labelloop.errors import LabelloopError
 from labelloop.ids import parse_node
 from labelloop.logs import set_process_context, set_up_logs
 from labelloop.settings import Settings, read_settings
+from labelloop.tls import Identity
 from labelloop.wire import Server
 
 
@@ -41,6 +44,12 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--registry", required=True, metavar="HOST:PORT", help="where the registry listens")
     parser.add_argument("--token-file", type=Path, help="file with a join token of kind node; needed once")
     parser.add_argument("--datastore", type=Path, required=True, help="root of the datastore")
+    parser.add_argument(
+        "--broker",
+        choices=("rabbitmq", "embedded"),
+        default="embedded",
+        help="rabbitmq: this docker's own, started and looked after here; embedded: the one whose URL file is given (default)",
+    )
     parser.add_argument("--broker-url-file", type=Path, help="0600 file with the broker's URL (default: <state_dir>/broker/url)")
     parser.add_argument("--hosts-file", type=Path, help="hosts file to keep (default: <state>/hosts; never /etc/hosts by itself)")
     parser.add_argument("--settings", type=Path, help="TOML file of settings")
@@ -84,8 +93,14 @@ def run(args: argparse.Namespace) -> None:
         hosts_file=args.hosts_file or state / "hosts",
         role_package=args.role_package,
     )
-    broker = open_broker(args.broker_url_file or Path(settings.state_dir) / "broker" / "url")
-    manager = Manager(options, settings, identity, broker, make_ping(identity, settings.wire, settings.cluster.ping_timeout_s))
+    ping = make_ping(identity, settings.wire, settings.cluster.ping_timeout_s)
+    manager = Manager(options, settings, identity, choose_broker(args, options, identity, settings), ping)
+        options,
+        settings,
+        identity,
+        choose_broker(args, options, identity, settings),
+        make_ping(identity, settings.wire, settings.cluster.ping_timeout_s),
+    )
     if args.rejoin:
         manager.rejoin()
     server = Server("manager", manager.handlers(), identity, settings.wire, ip, options.port)
@@ -93,7 +108,18 @@ def run(args: argparse.Namespace) -> None:
         Heartbeats(args.registry, manager, identity, settings),
         Upkeep(args.registry, manager, identity, settings),
     )
-    serve(server, manager, loops, ended, settings)
+    metrics = serve_metrics(settings.cluster.metrics, state, ManagerMetrics(manager))
+    try:
+        serve(server, manager, loops, ended, settings)
+    finally:
+        metrics.close()
+
+
+def choose_broker(args: argparse.Namespace, options: NodeOptions, identity: Identity, settings: Settings) -> Broker:
+    """Return the broker of the kind that was asked for; nothing is started yet."""
+    if args.broker == "rabbitmq":
+        return RabbitBroker(options.name, options.ip, options.state, options.cluster_id, identity, settings)
+    return open_broker(args.broker_url_file or Path(settings.state_dir) / "broker" / "url")
 
 
 def serve(

@@ -7,7 +7,6 @@ the supervisor have said. Called by `labelloop registry` and manager_rpc.py.
 from __future__ import annotations
 
 import logging
-import shutil
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -120,13 +119,10 @@ def _by_node(name: str, text: str, reply: m.NodesReply, value: Callable[[m.NodeV
 
 
 class ManagerMetrics(Collector):
-    """What a manager knows of its node; `datastore` is looked at for its free bytes, at most once at a time."""
+    """What a manager knows of its node."""
 
-    def __init__(self, manager: SeesNode, datastore: Path) -> None:
+    def __init__(self, manager: SeesNode) -> None:
         self._manager = manager
-        self._datastore = datastore
-        self._looking = threading.Lock()
-        self._free_bytes = float("nan")
 
     def collect(self) -> Iterator[Metric]:
         """Yield the metrics of this moment."""
@@ -139,24 +135,7 @@ class ManagerMetrics(Collector):
         yield GaugeMetricFamily("labelloop_load", "Load average of one minute.", status.load)
         yield GaugeMetricFamily("labelloop_gpus", "GPUs that are visible.", len(status.gpus))
         yield GaugeMetricFamily("labelloop_datastore_ok", "1 while the datastore is mounted and ours.", not status.datastore)
-        yield GaugeMetricFamily("labelloop_datastore_free_bytes", "Free bytes of the datastore as last seen.", self._free())
-
-    def _free(self) -> float:
-        """Return the free bytes; a mount that hangs holds up one look, not every scrape."""
-        if self._looking.acquire(blocking=False):
-            looker = threading.Thread(target=self._look, name="datastore-look", daemon=True)
-            looker.start()
-            looker.join(0.2)
-        return self._free_bytes
-
-    def _look(self) -> None:
-        try:
-            self._free_bytes = float(shutil.disk_usage(self._datastore).free)
-        except OSError as exc:
-            logger.debug("cannot see the datastore's free bytes: %s", exc)
-            self._free_bytes = float("nan")
-        finally:
-            self._looking.release()
+        yield GaugeMetricFamily("labelloop_datastore_free_bytes", "Free bytes of the datastore.", status.disk_free_bytes)
 
 
 def _process_metrics(processes: Iterable[m.ProcessView]) -> Iterator[Metric]:
