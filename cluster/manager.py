@@ -62,7 +62,7 @@ class Manager:
         peers = ManagerPeers(identity, settings.wire, ping)
         self._link = MasterLink(options, peers)
         self._files = RoleFiles(options, settings, identity, self._link)
-        self._member = Member(options.name, broker, peers, self._hash, options.state, settings.cluster.forget_after_s)
+        self._member = Member(options.name, broker, peers, self._hash, settings.cluster.forget_after_s)
         self._neighbours = Neighbours(options.name, broker, self._member, self._moment)
         self._watch = RootWatch(options.datastore, options.cluster_id)
         self.on_change: Callable[[], None] = lambda: None
@@ -166,7 +166,7 @@ class Manager:
             load=facts.load,
             gpus=facts.gpus,
             versions=facts.versions,
-            broker=self._member.view(),
+            broker=self._broker.view(),
             last_reason=reason,
             disk_free_bytes=disk_free_bytes,
             datastore=datastore,
@@ -307,7 +307,7 @@ class Manager:
 
     def _is_moved(self, assignment: Assignment) -> bool:
         """Return whether the roles' queues are elsewhere now: our own broker's URL, or the train master's."""
-        if self._broker.urls() != self._urls:
+        if self._broker.urls(assignment.role or "inference") != self._urls:
             return True
         if self._config is None or assignment.role != "train" or assignment.is_master or time.monotonic() < self._link_at_s:
             return False
@@ -355,7 +355,7 @@ class Manager:
             self._member.stand_alone()
         self._open_root()
         self._write_machines(assignment)
-        urls, is_drained = self._broker.urls(), self._options.name in assignment.drained
+        urls, is_drained = self._broker.urls(assignment.role or "inference"), self._options.name in assignment.drained
         running = [view.name for view in self._supervisor.views()]
         config, warning = (None, "") if is_drained else self._files.config(assignment, urls, running, timeout_s)
         n_rpc = config.rpc_processes if config else 1

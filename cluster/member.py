@@ -14,15 +14,13 @@ import logging
 import secrets
 import threading
 import time
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Sequence
 
 import msgspec
 
 from cluster.broker import Broker
 from cluster.membership import Action, Seen, Step, View, caretaker, decide, to_forget
 from cluster.peers import Peers
-from cluster.state import read_state, write_state
 from labelloop.errors import ConflictError, LabelloopError, NotReadyError, RetryableError, StaleEpochError
 from labelloop.messages import BrokerView, ForgetRequest, InviteReply, InviteRequest, MachineInfo, NodeStatus
 
@@ -47,14 +45,8 @@ class Circle(msgspec.Struct, frozen=True, kw_only=True):
         return next(machine for machine in self.machines if machine.hostname == hostname)
 
 
-class Record(msgspec.Struct, frozen=True):
-    """The broker cluster that this node was last a running member of, for while its broker is down and cannot say."""
-
-    cluster: str = ""
-
-
 class Member:
-    """See the module. `erlang_hash` tells the hash of this node's cookie of the moment; `state` is the node's folder."""
+    """See the module. `erlang_hash` tells the hash of this node's cookie of the moment."""
 
     def __init__(
         self,
@@ -62,7 +54,6 @@ class Member:
         broker: Broker,
         peers: Peers,
         erlang_hash: Callable[[], str],
-        state: Path,
         forget_after_s: float,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
@@ -80,27 +71,13 @@ class Member:
         self._dead_since_s: dict[str, float] = {}
         self._balanced: tuple[frozenset[str], frozenset[str]] | None = None
         self._said = ""
-        self._record_file = state / "membership.json"
-        self._record = read_state(self._record_file, Record) or Record()
-
-    def view(self) -> BrokerView:
-        """Return what is known of this node's broker; a broker that is down belongs to the cluster it was last a member of."""
-        view = self._broker.view()
-        if view.cluster or view.state == "running":
-            return view
-        return msgspec.structs.replace(view, cluster=self._record.cluster)
 
     def invite(self) -> InviteReply:
         """Return the way into the cluster that this node is a running member of, or why there is none yet."""
-        view = self.view()
+        view = self._broker.view()
         if view.kind != "embedded" and (view.state != "running" or not view.cluster):
             return InviteReply(is_ready=False, reason=f"its broker is {view.state}{'' if view.cluster else ' outside any cluster'}")
         return self._broker.invite()
-
-    def _write(self, cluster: str) -> None:
-        if self._record.cluster != cluster:
-            self._record = Record(cluster)
-            write_state(self._record_file, self._record)
 
     # ------------------------------------------------------------ becoming a member
 
@@ -139,7 +116,7 @@ class Member:
 
     def stand_alone(self) -> None:
         """Run a broker of our own, outside any cluster: that of a train node, or of a node without a role."""
-        view = self.view()
+        view = self._broker.view()
         if view.kind != "embedded" and view.cluster:
             logger.info("leaving the broker cluster %s: this node is no inference node any more", view.cluster)
             self.leave()
@@ -147,7 +124,7 @@ class Member:
 
     def tend_alone(self) -> None:
         """See that a broker of our own runs. One that serves several nodes is not ours to look after."""
-        view = self.view()
+        view = self._broker.view()
         if view.kind != "embedded" and (view.state != "running" or view.cluster):
             self.stand_alone()
 
@@ -158,7 +135,6 @@ class Member:
         except LabelloopError as exc:
             logger.warning("cannot leave the broker cluster in order (%s: %s): emptying this node's broker", exc.code, exc)
             self._broker.reset()
-        self._write("")
         self._is_remembered, self._failed_starts = False, 0
 
     def _view(self, circle: Circle) -> View:
@@ -175,7 +151,7 @@ class Member:
 
     def _seen(self, machine: MachineInfo, status: NodeStatus | None) -> Seen | None:
         if machine.hostname == self._me:
-            return Seen(hostname=self._me, ip=machine.ip, broker=self.view(), erlang_hash=self._erlang_hash())
+            return Seen(hostname=self._me, ip=machine.ip, broker=self._broker.view(), erlang_hash=self._erlang_hash())
         if status is None:
             return None
         return Seen(hostname=machine.hostname, ip=machine.ip, broker=status.broker, erlang_hash=status.erlang_hash)
@@ -186,18 +162,26 @@ class Member:
         match step.action:
             case Action.KEEP:
                 self._failed_starts, self._is_remembered = 0, False
-                self._write(self.view().cluster)
             case Action.START:
                 self._start()
             case Action.FOUND:
-                self._broker.start()
-                self._broker.found(f"e{circle.epoch}-{secrets.token_hex(4)}")
+                if not self._is_inside(()):
+                    self._broker.start()
+                    self._broker.found(f"e{circle.epoch}-{secrets.token_hex(4)}")
             case Action.RESET_AND_FORM:
-                self._broker.reset()
-                self._write("")
+                if not self._is_inside(()):
+                    self._broker.reset()
             case Action.JOIN | Action.REJOIN | Action.ADOPT:
                 return self._enter(step, circle)
         return step
+
+    def _is_inside(self, others: Sequence[str]) -> bool:
+        """Return whether the broker itself says at this moment that it runs in a cluster, with one of `others` if any are given.
+
+        A view may be a second old: nothing that a running member would lose is done on its word alone.
+        """
+        own = self._broker.invite()
+        return own.is_ready and (not others or bool(set(own.members) & set(others) - {self._me}))
 
     def _start(self) -> None:
         try:
@@ -213,6 +197,8 @@ class Member:
         if not invite.is_ready:
             return Step(action=Action.WAIT, reason=f"{step.host}: {invite.reason}")
         if step.action is Action.REJOIN:
+            if self._is_inside(invite.members):
+                return Step(action=Action.WAIT, reason="it is a running member after all: looking again")
             self._broker.stop()
             request = ForgetRequest(hostname=self._me, epoch=circle.epoch)
             self._peers.forget(circle.machine(step.forgetter), request)
@@ -240,17 +226,16 @@ class Member:
 
         Raises RetryableError saying what is waited for. No peer is asked while all is well.
         """
-        view = self.view()
+        view = self._broker.view()
         if view.kind == "embedded":
             return ""
         names = {machine.hostname for machine in circle.machines}
         if view.state == "running" and view.cluster and self._me in view.running and names <= set(view.running):
             self._failed_starts = 0
-            self._write(view.cluster)
             return self._care(view, circle)
         before = f"{view.state} in {view.cluster or 'no cluster'}"
         kept = self.settle(circle, timeout_s=0.0)
-        after = self.view()
+        after = self._broker.view()
         done = self._care(after, circle)
         mended = (
             "" if (after.state, after.cluster) == (view.state, view.cluster) else f"broker was {before}, mended by itself: {kept}"

@@ -13,7 +13,7 @@ from typing import Protocol
 import msgspec
 
 from labelloop.errors import SettingsError
-from labelloop.messages import BrokerView, InviteReply
+from labelloop.messages import BrokerView, InviteReply, Role
 
 
 class BrokerUrls(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,8 +44,8 @@ class Broker(Protocol):
     def stop(self) -> None:
         """Leave the broker; what others still use goes on running."""
 
-    def urls(self) -> BrokerUrls:
-        """Return the URLs of the moment. Raises NotReadyError while there are none."""
+    def urls(self, role: Role = "inference") -> BrokerUrls:
+        """Return the URLs of the moment, with the role's account. Raises NotReadyError while there are none."""
 
     def link(self) -> str:
         """Return the URL by which the workers of other train nodes reach this broker's queues; it holds a password."""

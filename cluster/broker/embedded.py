@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 from cluster.broker import BrokerUrls, QueueSpec
 from cluster.state import claim_port
 from labelloop.errors import NotReadyError, SettingsError, UnauthenticatedError, UnreachableError
-from labelloop.messages import BrokerView, InviteReply
+from labelloop.messages import BrokerView, InviteReply, Role
 from labelloop.settings import BrokerSettings
 from labelloop.tls import write_file
 
@@ -112,8 +112,11 @@ class EmbeddedBroker:
     def __init__(self, url_file: Path) -> None:
         self._url_file = url_file
 
-    def urls(self) -> BrokerUrls:
-        """Return the URLs of the moment; the server may have moved since. Raises NotReadyError while it was never started."""
+    def urls(self, role: Role = "inference") -> BrokerUrls:
+        """Return the URLs of the moment, one account for all roles; the server may have moved since.
+
+        Raises NotReadyError while it was never started.
+        """
         base = self._base()
         return BrokerUrls(broker=f"{base}/0", result=f"{base}/1", web=f"{base}/2")
 
