@@ -95,12 +95,6 @@ def run(args: argparse.Namespace) -> None:
     )
     ping = make_ping(identity, settings.wire, settings.cluster.ping_timeout_s)
     manager = Manager(options, settings, identity, choose_broker(args, options, identity, settings), ping)
-        options,
-        settings,
-        identity,
-        choose_broker(args, options, identity, settings),
-        make_ping(identity, settings.wire, settings.cluster.ping_timeout_s),
-    )
     if args.rejoin:
         manager.rejoin()
     server = Server("manager", manager.handlers(), identity, settings.wire, ip, options.port)
