@@ -19,6 +19,7 @@ import msgspec
 from labelloop.settings import LogSettings
 
 _FIELDS = ("node", "role", "task", "run")
+_CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), 127)} | {10: "\\n"}  # what a peer said must not forge a line
 _context: contextvars.ContextVar[dict[str, str] | None] = contextvars.ContextVar("labelloop_log_context", default=None)
 
 
@@ -48,7 +49,7 @@ class _Format(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         fields = {**_process, **(_context.get() or {})}
         when = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{int(record.msecs):03d}Z"
-        text = record.getMessage()
+        text = record.getMessage().translate(_CONTROLS)
         if record.exc_info:
             text += "\n" + self.formatException(record.exc_info)
         if self.is_json:

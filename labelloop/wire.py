@@ -38,6 +38,7 @@ from labelloop.errors import (
 )
 from labelloop.messages import Message, decode, encode
 from labelloop.methods import SERVICES, Method
+from labelloop.refusals import Refusals
 from labelloop.revocation import RevokedSerials
 from labelloop.settings import WireSettings
 from labelloop.tls import ANONYMOUS, Anonymous, ContextSource, Identity, Peer, peer_of, unverified_context
@@ -234,6 +235,7 @@ class Server:
         self._identity = identity
         self._settings = settings
         self._place = (host, port)
+        self._refusals = Refusals(service)
         self._listener: socket.socket | None = None
         self._door: Door | None = None
 
@@ -313,7 +315,14 @@ class Server:
         _Served(channel, self._root, lambda name, data: self._answer(name, data, peer, serial)).serve_all()
 
     def _answer(self, name: str, data: bytes | memoryview, peer: Peer, serial: str) -> bytes:
-        """Return the encoded reply of one call. Raises LabelloopErrors only."""
+        """Return the encoded reply of one call. Raises LabelloopErrors only, and logs those that are refusals."""
+        try:
+            return self._call(name, data, peer, serial)
+        except LabelloopError as exc:
+            self._refusals.note(peer, name, exc)
+            raise
+
+    def _call(self, name: str, data: bytes | memoryview, peer: Peer, serial: str) -> bytes:
         if serial and self._revoked.has(serial):
             raise UnauthenticatedError(f"the certificate of {peer.name} was revoked: enrol anew with a join token")
         service, _, method = name.partition(".")

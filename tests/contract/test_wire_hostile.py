@@ -408,3 +408,14 @@ def _expected(kind: str, kinds: frozenset[str]) -> str:
     if kind in kinds:
         return "ok"
     return UnauthenticatedError.code if kind == "anonymous" else ForbiddenError.code
+
+
+def test_who_was_refused_what_is_in_the_servers_log_once(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    server = world.server({"probe": _answer(m.ProbeReply)}, "manager")
+    client = world.client(server, world.identity("c1", "client"))
+    with caplog.at_level("INFO"):
+        for _ in range(3):
+            with pytest.raises(ForbiddenError):
+                client.call("probe", m.ProbeRequest())
+    lines = [record.getMessage() for record in caplog.records if record.name == "labelloop.refusals"]
+    assert lines == ["manager: refused client c1 at 127.0.0.1: 'manager.probe': manager.probe is for node or ops; c1 is a client"]

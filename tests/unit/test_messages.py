@@ -111,3 +111,18 @@ def test_each_log_line_names_node_role_task_and_run(is_json: bool) -> None:
     else:
         assert "task=digits run=3" in line
         assert "hello there" in line
+
+
+def test_what_a_peer_said_forges_no_second_line_of_a_log() -> None:
+    out = io.StringIO()
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    try:
+        logs.set_up_logs(LogSettings(), out)
+        logging.getLogger("x").warning("refused %s", "gpu-1\n2026-01-01T00:00:00.000Z ERROR forged\x1b[2J\r")
+    finally:
+        root.handlers[:] = handlers
+        root.setLevel(level)
+    assert len(out.getvalue().splitlines()) == 1
+    assert "gpu-1\\n2026" in out.getvalue()
+    assert "\x1b" not in out.getvalue()
