@@ -18,6 +18,7 @@ from labelloop.errors import InvalidInputError
 from labelloop.ids import parse_node
 
 ADDRESS_FILE = "address"
+NODE_STATE = Path("/var/lib/labelloop")
 _OPS = "cluster.commands_ops"
 _STATUS = "cluster.commands_status"
 _DAEMONS = "cluster.commands_daemons"
@@ -133,6 +134,24 @@ _LOGS = Page(
     (("labelloop logs gpu-1", "all processes"), ("labelloop logs gpu-1 train-rpc --follow", "one, and what comes")),
     f"{_OPS}:run_logs",
 )
+_DOCTOR = Page(
+    "doctor",
+    "find what is wrong, why it matters and what to do",
+    "Examine every node and what lies between them: ports, clocks, cookies, brokers and queues, the datastore (its mount, its "
+    "habits, a race of all nodes for 1,000 names), disks, memory, GPUs, versions, hosts files, certificates, role processes. Each "
+    "finding says what is wrong, why it matters and the way out. With the registry down it looks from this machine's node.",
+    (
+        ("labelloop doctor", "everything"),
+        ("labelloop doctor gpu-3 gpu-4", "what concerns these nodes"),
+        ("labelloop doctor --local", "on a node, without the registry"),
+    ),
+    "cluster.doctor.command:run_doctor",
+    (
+        ("0", "nothing is wrong"),
+        ("1", "warnings only; or it could not look: one sentence on stderr"),
+        ("2", "at least one error; or wrong arguments"),
+    ),
+)
 _REGISTRY = Page(
     "registry",
     "run the registry",
@@ -183,6 +202,7 @@ def register(subparsers: Any) -> None:
     assign.add_argument("role", nargs="+", metavar="NAME=ROLE", help="train, inference or none")
     _add_node_commands(subparsers)
     _add_logs(subparsers)
+    _add_doctor(subparsers)
     _add_registry(subparsers)
     _add_token(subparsers)
     broker = add_page(subparsers, _BROKER)
@@ -227,6 +247,17 @@ def _add_logs(subparsers: Any) -> None:
     logs.add_argument("process", nargs="?", default="", metavar="PROCESS", help="e.g. train-rpc (default: all)")
     logs.add_argument("--lines", type=int, default=50, metavar="N", help="how many (default 50)")
     logs.add_argument("--follow", action="store_true", help="go on with what comes, until Ctrl-C")
+
+
+def _add_doctor(subparsers: Any) -> None:
+    doctor = add_page(subparsers, _DOCTOR)
+    ops_arguments(doctor)
+    doctor.add_argument("node", nargs="*", metavar="NODE", help="report on these nodes only (default: all)")
+    doctor.add_argument("--local", action="store_true", help="examine from this machine's node, without the registry")
+    doctor.add_argument(
+        "--node-state", type=Path, default=NODE_STATE, metavar="DIR", help=f"folder of this machine's node (default {NODE_STATE})"
+    )
+    doctor.add_argument("--no-race", action="store_true", help="leave out the race on the datastore")
 
 
 def _add_registry(subparsers: Any) -> None:

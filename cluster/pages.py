@@ -22,7 +22,10 @@ EXITS = (
 
 
 class Page(NamedTuple):
-    """One command. `work` is 'module:function', imported when the command runs; `examples` are (line, what it does)."""
+    """One command. `work` is 'module:function', imported when the command runs; `examples` are (line, what it does).
+
+    `exits` are (status, what it means) where it differs from EXITS.
+    """
 
     name: str
     help: str
@@ -38,11 +41,15 @@ def add_page(subparsers: Any, page: Page) -> argparse.ArgumentParser:
         page.name,
         help=page.help,
         description=textwrap.fill(page.description, WIDTH),
-        epilog=f"examples:\n{_table(page.examples)}\n\nexit codes:\n{_table((*EXITS[:1], *page.exits, *EXITS[1:]))}",
+        epilog=f"examples:\n{_table(page.examples)}\n\nexit codes:\n{_table(sorted({**dict(EXITS), **dict(page.exits)}.items(), key=_by_number))}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.set_defaults(run=later(page.work))
     return parser
+
+
+def _by_number(row: tuple[str, str]) -> int:
+    return int(row[0])
 
 
 def later(work: str) -> Callable[[argparse.Namespace], int]:

@@ -1,6 +1,6 @@
-"""`labelloop doctor [--local] [--json] [NODE ...]`: arguments, who looks, and where from.
+"""What `labelloop doctor [--local] [--json] [NODE ...]` does: who looks, where from, and the exit status.
 
-Owns the choice between the registry's view and the local node's. Must never judge. Registered by `cluster.commands`.
+Owns the choice between the registry's view and the local node's. Must never judge. Imported by `cluster.commands` when it runs.
 """
 
 from __future__ import annotations
@@ -9,16 +9,17 @@ import argparse
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
 from cluster.authority import Authority
+from cluster.commands import ADDRESS_FILE
 from cluster.doctor.collect import Looker, look_at_registry, look_closer
 from cluster.doctor.exam import Exam, NodeExam
 from cluster.doctor.report import Report, judge, render
-from cluster.joining import join, own_address
+from cluster.joining import holder_of
 from cluster.noderecord import NodeRecord, manager_port, read_record
+from cluster.ops_door import open_door, registry_folder
 from cluster.probe import Surroundings, certificate_end_s, look_around, why_shut
 from labelloop.errors import NotFoundError, SettingsError
 from labelloop.nodefiles import read_machines
@@ -26,39 +27,15 @@ from labelloop.settings import Settings, read_settings
 from labelloop.tls import Identity, load_identity
 from labelloop.wire import parse_address
 
-NODE_STATE = Path("/var/lib/labelloop")
-_ADDRESS_FILE = "address"
-
-
-def register(subparsers: Any) -> None:
-    """Add `doctor`."""
-    doctor = subparsers.add_parser(
-        "doctor",
-        help="find what is wrong, why it matters and what to do",
-        description="Examine all nodes and what lies between them. Exit status: 0 nothing but notes, 1 warnings, 2 errors.",
-    )
-    doctor.add_argument("nodes", nargs="*", metavar="NODE", help="report on these nodes only (default: all)")
-    doctor.add_argument("--settings", type=Path, help="TOML file of settings")
-    doctor.add_argument("--registry", metavar="HOST:PORT", help="where it listens (default: as the registry on this machine says)")
-    doctor.add_argument(
-        "--state", type=Path, help="the registry's folder, if it is on this machine (default: <state_dir>/registry)"
-    )
-    doctor.add_argument("--token-file", type=Path, help="join token of kind ops; needed once, away from the registry's machine")
-    doctor.add_argument("--local", action="store_true", help="examine from this machine's node, without the registry")
-    doctor.add_argument("--node-state", type=Path, default=NODE_STATE, help=f"folder of this machine's node (default {NODE_STATE})")
-    doctor.add_argument("--no-race", action="store_true", help="leave out the 1,000 races between the nodes on the datastore")
-    doctor.add_argument("--json", action="store_true", help="as one JSON object")
-    doctor.set_defaults(run=run_doctor)
-
 
 def run_doctor(args: argparse.Namespace) -> int:
     """Examine, print, and return the exit status."""
     settings = read_settings(args.settings)
     exam = _local_exam(args, settings) if args.local else _exam(args, settings)
-    for name in args.nodes:
+    for name in args.node:
         if name not in {node.hostname for node in exam.nodes}:
             raise NotFoundError(f"no node {name!r} is known: {', '.join(n.hostname for n in exam.nodes) or 'there are none'}")
-    report = judge(exam, args.nodes)
+    report = judge(exam, args.node)
     _print(report, args.json)
     return report.exit_status
 
@@ -72,31 +49,21 @@ def _print(report: Report, is_json: bool) -> None:
 
 
 def _exam(args: argparse.Namespace, settings: Settings) -> Exam:
-    """Look through the registry; where it does not answer and this machine is a node, through that node."""
-    folder = (args.state or Path(settings.state_dir) / "registry").absolute()
+    """Look through the registry; where it does not answer, through this machine's node or at nothing but its port."""
+    folder = registry_folder(args, settings)
     address = args.registry or _remembered(folder) or _told_to_node(args.node_state)
     if not address:
         raise SettingsError(f"no registry has run in {folder} and no node in {args.node_state}: give --registry HOST:PORT")
     trouble = why_shut(*parse_address(address))
-    if trouble and read_record(args.node_state) is not None:
-        exam = _local_exam(args, settings)
-        return msgspec.structs.replace(exam, registry=address, registry_trouble=trouble)
-    identity = _identity(args, settings, folder, address, bool(trouble))
-    if identity is None:
+    if not trouble:
+        args.registry = address
+        with open_door(args) as door:
+            looker = Looker(identity=door.identity, settings=settings)
+            exam = look_closer(look_at_registry(looker, address), looker, not args.no_race)
+        return msgspec.structs.replace(exam, tokens=_tokens(folder, settings))
+    if read_record(args.node_state) is None:
         return Exam(now_s=time.time(), registry=address, registry_trouble=trouble)
-    looker = Looker(identity=identity, settings=settings)
-    exam = look_closer(look_at_registry(looker, address), looker, not args.no_race)
-    return msgspec.structs.replace(exam, tokens=_tokens(folder, settings))
-
-
-def _identity(args: argparse.Namespace, settings: Settings, folder: Path, address: str, is_shut: bool) -> Identity | None:
-    """Return the ops identity of this machine; None when there is none yet and the registry is not there to give one."""
-    ours = Path(settings.state_dir) / "ops"
-    if args.token_file is None and (folder / "authority").exists():
-        return Authority(folder / "authority", settings.cluster).own_identity("ops", own_address(address), "ops", folder / "ops")
-    if is_shut:
-        return load_identity(ours) if (ours / "key.pem").exists() else None
-    return join(address, args.token_file, "ops", own_address(address), "ops", ours, settings.wire)
+    return msgspec.structs.replace(_local_exam(args, settings), registry=address, registry_trouble=trouble)
 
 
 def _tokens(folder: Path, settings: Settings) -> tuple[tuple[str, float], ...] | None:
@@ -107,7 +74,7 @@ def _tokens(folder: Path, settings: Settings) -> tuple[tuple[str, float], ...] |
 
 
 def _remembered(folder: Path) -> str:
-    path = folder / _ADDRESS_FILE
+    path = folder / ADDRESS_FILE
     return path.read_text().strip() if path.exists() else ""
 
 
@@ -148,8 +115,6 @@ def _known_nodes(record: NodeRecord, state: Path) -> tuple[NodeExam, ...]:
 
 
 def _surroundings(record: NodeRecord, state: Path, identity: Identity) -> Surroundings:
-    from cluster.joining import holder_of
-
     return Surroundings(
         name=record.name,
         cluster_id=holder_of(identity).cluster_id,
