@@ -25,7 +25,9 @@ logger = logging.getLogger(__name__)
 FIRST_PAUSE_S = 0.1
 LONGEST_PAUSE_S = 1.0
 DRAIN_S = 0.5
+WAIT_S = 0.05
 GRACE_S = 1.0  # how long the queue may be out of reach before callers are told so
+FIRST_S = 10.0  # how long the first connection may take on a busy machine
 
 
 class Listener:
@@ -38,7 +40,7 @@ class Listener:
         self._prefetch, self._options = prefetch, options
         self._is_stopping = threading.Event()
         self._is_open = threading.Event()
-        self._lost_s = time.monotonic()
+        self._lost_s = time.monotonic() + FIRST_S  # until something fails
         self._trouble = "not connected yet"
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
@@ -52,15 +54,13 @@ class Listener:
 
     def require(self) -> None:
         """Return at once while the queue is consumed; raise UnreachableError when it has not been for a second."""
-        if self._is_open.is_set():
-            return
-        left_s = self._lost_s + GRACE_S - time.monotonic()
-        if left_s <= 0 or not self._is_open.wait(left_s):
-            self.check(0.0)
+        while not self._is_open.is_set():
+            self.check()
+            self._is_open.wait(WAIT_S)
 
-    def check(self, grace_s: float = GRACE_S) -> None:
-        """Raise UnreachableError when the queue has not been consumed for `grace_s`; never wait."""
-        if not self._is_open.is_set() and time.monotonic() - self._lost_s >= grace_s:
+    def check(self) -> None:
+        """Raise UnreachableError when the queue has not been consumed for a second; never wait."""
+        if not self._is_open.is_set() and time.monotonic() - self._lost_s >= GRACE_S:
             raise UnreachableError(f"this node's broker is down, or paused in a minority: {self._trouble}")
 
     def _run(self) -> None:
@@ -91,6 +91,7 @@ class Listener:
 
     def _lose(self, exc: BaseException) -> None:
         trouble = str(exc) or type(exc).__name__
+        self._lost_s = min(self._lost_s, time.monotonic())
         if self._is_open.is_set():
             self._lost_s = time.monotonic()
             self._is_open.clear()

@@ -38,6 +38,7 @@ class Rabbit:
         folder: Path,
         *,
         settings: Sequence[str] = (),
+        advanced: str = "",
         tls: tuple[Path, Path, Path] | None = None,
         family: tuple[str, int] | None = None,
         name: str = "rabbit",
@@ -46,7 +47,7 @@ class Rabbit:
         self.port, self.tls_port, self._dist_port = free_port(), free_port(), free_port()
         self.cookie, self.epmd_port = family or (secrets.token_hex(16), free_port())
         self.node = f"{name}-{self.port}@localhost"
-        self._settings, self._tls = tuple(settings), tls
+        self._settings, self._advanced, self._tls = tuple(settings), advanced, tls
         self._process: subprocess.Popen[bytes] | None = None
         self.url = f"amqp://{USER}:{PASSWORD}@127.0.0.1:{self.port}//"
         self.tls_url = f"amqps://{USER}:{PASSWORD}@127.0.0.1:{self.tls_port}//"
@@ -78,6 +79,7 @@ class Rabbit:
             cookie.write_text(self.cookie)
             cookie.chmod(0o400)
         (self.folder / "enabled_plugins").write_text("[].\n")
+        (self.folder / "advanced.config").write_text(f"[{{rabbit, [{self._advanced}]}}].\n")
         lines = [
             f"listeners.tcp.1 = 127.0.0.1:{self.port}",
             f"default_user = {USER}",
@@ -109,6 +111,8 @@ class Rabbit:
             "RABBITMQ_NODENAME": self.node,
             "RABBITMQ_DIST_PORT": str(self._dist_port),
             "RABBITMQ_CONFIG_FILE": str(self.folder / "rabbitmq.conf"),
+            "RABBITMQ_ADVANCED_CONFIG_FILE": str(self.folder / "advanced.config"),
+            "ERL_CRASH_DUMP": str(self.folder / "crash.dump"),
             "RABBITMQ_MNESIA_BASE": str(self.folder / "mnesia"),
             "RABBITMQ_LOG_BASE": str(self.folder / "logs"),
             "RABBITMQ_PID_FILE": str(self.folder / "pid"),

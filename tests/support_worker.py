@@ -1,6 +1,6 @@
-"""A Celery worker with tasks that tests need, as a process: `python -m tests.support_worker CONFIG POOL CONCURRENCY`.
+"""A Celery worker with tasks that tests need, as a process: `python -m tests.support_worker CONFIG POOL CONCURRENCY [QUEUE ...]`.
 
-Owns echo, sleep and suicide tasks. Run by tests/contract/test_celery_app.py.
+Owns echo, sleep and suicide tasks. Run by tests/contract/test_celery_app.py and test_celery_rabbitmq.py.
 """
 
 from __future__ import annotations
@@ -73,6 +73,20 @@ def add_tasks(app: celery.Celery, folder: Path) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         return payload
 
+    @app.task(name="fall")
+    def fall(payload: bytes) -> bytes:
+        note("fall")
+        os.kill(os.getpid(), signal.SIGKILL)
+        return payload
+
+    @app.task(name="sleep_once")
+    def sleep_once(payload: bytes) -> bytes:
+        note("sleep_once")
+        if not (folder / "slept").exists():
+            (folder / "slept").touch()
+            time.sleep(float(decode(Item, payload).item_id))
+        return payload
+
     @app.task(name="raise")
     def fail(payload: bytes) -> bytes:
         raise ValueError("on purpose")
@@ -82,14 +96,18 @@ def add_tasks(app: celery.Celery, folder: Path) -> None:
         return f"{os.environ['OMP_NUM_THREADS']} {os.getppid()} {len(logging.getLogger().handlers)}".encode()
 
 
-def main(config_file: str, pool: str, concurrency: str) -> int:
+def main(config_file: str, pool: str, concurrency: str, *queues: str) -> int:
     """Run the worker until SIGTERM."""
     config = msgspec.json.decode(Path(config_file).read_bytes(), type=RoleConfig)
     set_up_logs(LogSettings())
-    settings = Settings(train=TrainSettings(task_limit_s=4.0), broker=BrokerSettings(visibility_timeout_s=5))
+    limit_s = 4.0 if config.broker_url.startswith("redis") else 30.0
+    settings = Settings(
+        train=TrainSettings(task_limit_s=limit_s),
+        broker=BrokerSettings(visibility_timeout_s=5, heartbeat_s=1.0, confirm_timeout_s=2.0),
+    )
     app = make_app(config, settings, "t")
     add_tasks(app, Path(config.state_dir))
-    return run_worker(app, QUEUES, int(concurrency), pool, "test@n1")
+    return run_worker(app, queues or QUEUES, int(concurrency), pool, "test@n1")
 
 
 if __name__ == "__main__":
