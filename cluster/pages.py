@@ -41,15 +41,15 @@ def add_page(subparsers: Any, page: Page) -> argparse.ArgumentParser:
         page.name,
         help=page.help,
         description=textwrap.fill(page.description, WIDTH),
-        epilog=f"examples:\n{_table(page.examples)}\n\nexit codes:\n{_table(sorted({**dict(EXITS), **dict(page.exits)}.items(), key=_by_number))}",
+        epilog=f"examples:\n{_table(page.examples)}\n\nexit codes:\n{_table(_exits(page))}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.set_defaults(run=later(page.work))
     return parser
 
 
-def _by_number(row: tuple[str, str]) -> int:
-    return int(row[0])
+def _exits(page: Page) -> list[tuple[str, str]]:
+    return sorted({**dict(EXITS), **dict(page.exits)}.items(), key=lambda row: int(row[0]))
 
 
 def later(work: str) -> Callable[[argparse.Namespace], int]:
