@@ -23,6 +23,7 @@ from cluster.election import parse_ip
 from cluster.joining import holder_of, join, own_address
 from cluster.mount import check_datastore, ensure_mounted
 from cluster.noderecord import LOCK_FD, NodeRecord, log_file, manager_port, read_record, write_record
+from cluster.process import tail_log
 from labelloop.errors import ConflictError, DeadlineError, LabelloopError, NotFoundError, SettingsError, UnauthenticatedError
 from labelloop.ids import parse_node
 from labelloop.logs import set_process_context, set_up_logs
@@ -79,10 +80,10 @@ def run_node(args: argparse.Namespace) -> int:
     _hide_token(args, state)
     record = _make_record(args, state)
     set_process_context(node=record.name, role="node")
-    lock = _take_lock(state)
-    if lock is None:
-        return _say_running(state, record)
     try:
+        lock = _take_lock(state)
+        if lock is None:
+            return _say_running(state, record)
         prepare(record, state, settings)
     finally:
         if args.token_once is not None:
@@ -232,7 +233,8 @@ def _detach(state: Path, record: NodeRecord) -> int:
     until_s = time.monotonic() + _STARTED_S
     while not _answers(record.ip, manager_port(state)):
         if guard.poll() is not None or time.monotonic() > until_s:
-            raise DeadlineError(f"the manager of node {record.name} does not answer: see {log} and {log.parent / 'manager.log'}")
+            words = tail_log(log.parent / "manager.log", 1) or tail_log(log, 1)
+            raise DeadlineError(f"the manager of node {record.name} does not answer (logs in {log.parent}): {words}")
         time.sleep(0.1)
     _say(f"node {record.name} runs at {record.ip} (process {guard.pid}); its log is {log}")
     return 0

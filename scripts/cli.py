@@ -18,7 +18,7 @@ ROOMS = (
     "scripts.demo",
     "cluster.node",
     "cluster.lab.commands",
-    "cluster.doctor.command",
+    "cluster.up",
     "webapp.commands",
     "scripts.web_stack",
 )
