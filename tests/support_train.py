@@ -6,6 +6,7 @@ Owns the processes it starts and kills exactly those. Holds no test.
 from __future__ import annotations
 
 import contextlib
+import copy
 import os
 import signal
 import socket
@@ -28,6 +29,7 @@ from labelloop.errors import LabelloopError, RetryableError
 from labelloop.messages import (
     Draft,
     ItemKey,
+    MachineInfo,
     ProgressReply,
     ProgressRequest,
     RoleConfig,
@@ -36,6 +38,7 @@ from labelloop.messages import (
     TaskExtraInfo,
     TaskSpec,
 )
+from labelloop.nodefiles import Machines, write_machines
 from labelloop.settings import (
     BrokerSettings,
     ClusterSettings,
@@ -119,11 +122,34 @@ class TrainNode:
             ca_file=str(identity.ca_file),
             state_dir=str(folder / "state"),
         )
-        self.config_file = folder / "role.json"
-        self.config_file.write_bytes(msgspec.json.encode(self.config))
+        self.write_config()
         self.broker: Broker | None = None
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self.client = TrainClient(f"127.0.0.1:{self.config.rpc_port}", self.identity, WireSettings(retries=0, deadline_s=20))
+
+    def sibling(self, name: str, ip: str) -> TrainNode:
+        """Return another train node of the same master, broker and datastore; nothing is started on it."""
+        other = copy.copy(self)
+        other.folder = self.folder / name
+        other.folder.mkdir()
+        other.config = msgspec.structs.replace(
+            self.config, node=name, ip=ip, is_master=False, state_dir=str(self.folder / name / "state")
+        )
+        other.processes = {}
+        other.write_config()
+        return other
+
+    def write_config(self) -> None:
+        """Write the role's config file, as the manager does for each order."""
+        self.config_file = self.folder / "role.json"
+        self.config_file.write_bytes(msgspec.json.encode(self.config))
+
+    def say_good(self, nodes: Sequence[TrainNode]) -> None:
+        """Name the good machines, as the manager of this node does after each order."""
+        good = tuple(MachineInfo(hostname=node.config.node, ip=node.config.ip, port=1, type="train") for node in nodes)
+        state = Path(self.config.state_dir)
+        state.mkdir(parents=True, exist_ok=True)
+        write_machines(state, Machines(epoch=1, good=good))
 
     def start(self, *names: str) -> None:
         """Start processes; their logs go to <name>.log."""
@@ -184,6 +210,11 @@ class TrainNode:
     def close(self) -> None:
         """End what is still running."""
         self.client.close()
+        for name in list(self.processes):
+            self.kill(name, signal.SIGTERM)
+
+    def end_processes(self) -> None:
+        """End what still runs on this node; the client stays open."""
         for name in list(self.processes):
             self.kill(name, signal.SIGTERM)
 

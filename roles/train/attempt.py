@@ -43,15 +43,17 @@ from datastore_layout.training_sets import TrainingSet, read_training_set
 from intake.pipeline import preprocess_record
 from labelloop.errors import CancelledError, LabelloopError, NotReadyError
 from labelloop.settings import Settings
-from learning.algorithms import Model, find_algorithm
+from learning.algorithms import Model, Training, find_algorithm
 from learning.metrics import correct
 from roles.hints import RunHint
 from roles.train.evaluation import held_out_metrics, in_label_order
 from roles.train.fitting import Fitting
 from roles.train.gate import Gate, GateView, judge
 from roles.train.lease import Lease
+from roles.train.owner import Owner
 from roles.train.publishing import settle
 from roles.train.samples import Part, Samples, load_features, load_samples
+from roles.train.sharing import Here, fingerprint_of
 from roles.train.views import STEPS
 
 logger = logging.getLogger(__name__)
@@ -97,8 +99,8 @@ def library_versions(framework: str) -> dict[str, str]:
     return found
 
 
-def run_attempt(folder: TaskFolder, hint: RunHint, settings: Settings) -> str:
-    """Claim the hinted attempt and bring its run to an end; return one sentence for the log.
+def run_attempt(folder: TaskFolder, hint: RunHint, settings: Settings, here: Here | None = None) -> str:
+    """Claim the hinted attempt and bring its run to an end; return one sentence for the log. `here` None = nobody can help.
 
     Raises retryable errors of the datastore and what a defect raises: the supervisor starts the next attempt then.
     """
@@ -111,7 +113,7 @@ def run_attempt(folder: TaskFolder, hint: RunHint, settings: Settings) -> str:
         return f"attempt {hint.attempt} of run {hint.run} was claimed by another worker"
     lease = Lease(attempt, settings.train.lease_s / 3)
     try:
-        return Work(folder, read_run(folder, hint.run), attempt, settings).do()
+        return Work(folder, read_run(folder, hint.run), attempt, settings, here or Here()).do()
     except SupersededError as exc:
         return str(exc)
     finally:
@@ -119,13 +121,14 @@ def run_attempt(folder: TaskFolder, hint: RunHint, settings: Settings) -> str:
 
 
 class Work:
-    """The steps of one claimed attempt."""
+    """The steps of one claimed attempt; of these, `load` and `start` are every rank's."""
 
-    def __init__(self, folder: TaskFolder, spec: RunSpec, attempt: Attempt, settings: Settings) -> None:
+    def __init__(self, folder: TaskFolder, spec: RunSpec, attempt: Attempt, settings: Settings, here: Here) -> None:
         self._folder = folder
         self._run = spec
         self._attempt = attempt
         self._settings = settings
+        self._here = here
         self._watch = Stopwatch()
         self._algorithm = find_algorithm(spec.algorithm)
         self._serving: dict[str, tuple[Model, Manifest]] = {}
@@ -145,10 +148,7 @@ class Work:
 
     def _do(self) -> str:
         with self._watch.step("load"):
-            frozen = self._frozen()
-            samples = load_samples(
-                self._folder, frozen, self._run.encoder, self._settings.train.held_out_share, self._settings.intake
-            )
+            frozen, samples = self.load()
         version = self._published_before()
         if version is None:
             model, reason = self._fit(frozen, samples)
@@ -161,26 +161,38 @@ class Work:
 
     # ------------------------------------------------------------ steps
 
-    def _frozen(self) -> TrainingSet:
+    def load(self) -> tuple[TrainingSet, Samples]:
+        """Return what the run learns from. Raises NotReadyError while it is not written, InvalidInputError when it does not do."""
         frozen = read_training_set(self._folder, self._run.run)
         if frozen is None:
             raise NotReadyError(f"the training set of run {self._run.run} is not there yet")
-        return frozen
+        share = self._settings.train.held_out_share
+        return frozen, load_samples(self._folder, frozen, self._run.encoder, share, self._settings.intake)
+
+    def start(self, frozen: TrainingSet, samples: Samples) -> tuple[Training, bool]:
+        """Return the training at step 0 and whether it starts from the serving version's weights."""
+        extra, run, start_from = frozen.spec.extra, self._run, self._start_from(frozen)
+        part, is_multilabel = samples.train, extra.kind == "multilabel"
+        training = self._algorithm.start(
+            part.x, part.y, len(extra.labels), is_multilabel, run.parameters, run.epoch, run.seed, start_from
+        )
+        return training, start_from is not None
 
     def _fit(self, frozen: TrainingSet, samples: Samples) -> tuple[Model, str]:
-        extra, run = frozen.spec.extra, self._run
+        train = self._settings.train
         with self._watch.step("fit"):
-            training = self._algorithm.start(
-                samples.train.x,
-                samples.train.y,
-                len(extra.labels),
-                extra.kind == "multilabel",
-                run.parameters,
-                run.epoch,
-                run.seed,
-                self._start_from(frozen),
+            training, has_start = self.start(frozen, samples)
+            owner = Owner(
+                training,
+                self._attempt,
+                self._here,
+                train,
+                fingerprint_of(samples, training.steps, has_start),
+                len(samples.train.rows),
+                self._algorithm.is_shared,
+                self._stop_if_over,
             )
-            fitting = Fitting(training, self._attempt, samples.held_out, self._settings.train.checkpoint_s, self._stop_if_over)
+            fitting = Fitting(owner, self._attempt, samples.held_out, train.checkpoint_s, self._stop_if_over)
             checkpoint = self._attempt.start_checkpoint()
             if checkpoint is not None:
                 fitting.resume(checkpoint)

@@ -52,6 +52,13 @@ class Board:
             logger.warning("entry %s of the attempt's store cannot be read: %s", key, exc)
             return None
 
+    def remove(self, key: str) -> None:
+        """Remove an entry. Raises UnreachableError when the owner is gone."""
+        try:
+            self.store.delete_key(key)
+        except RuntimeError as exc:
+            raise self._gone(exc) from exc
+
     def seal(self, key: str, data: bytes) -> bytes:
         """Return `data` signed for `key`."""
         return self._sign(key, data) + data

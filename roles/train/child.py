@@ -16,18 +16,24 @@ import logging
 import os
 import select
 import signal
+import socket
 import sys
 import threading
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from labelloop.errors import LabelloopError
 from labelloop.logs import log_context, set_process_context, set_up_logs
 from labelloop.messages import RoleConfig
+from labelloop.nodefiles import read_machines
 from labelloop.settings import Settings, read_settings
-from roles.hints import RunHint
+from roles.hints import RankHint, RunHint
 from roles.train.orders import MOST_SAID, Frames, Order, Report, write_report
+
+if TYPE_CHECKING:
+    from roles.train.sharing import Here
 
 logger = logging.getLogger("roles.train.child")
 
@@ -111,7 +117,7 @@ class Spare:
             try:
                 os.setpgid(0, 0)
                 die_with(me)
-                status = self._train(order.hint)
+                status = self._train(order)
             finally:
                 logging.shutdown()
                 os._exit(status)
@@ -128,13 +134,14 @@ class Spare:
             code = os.waitstatus_to_exitcode(status)
             write_report(self._reports, Report(kind="ended", pid=pid, status=code, hint=self._hints.pop(pid)))
 
-    def _train(self, hint: RunHint) -> int:
+    def _train(self, order: Order) -> int:
         """Carry an order out in the fork; 0 = done, 75 = try again later, 1 = a defect, whose traceback is in the log."""
+        hint = order.hint
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         with log_context(task=hint.task, run=str(hint.run)):
             try:
-                said, status = self._attempt(hint), 0
+                said, status = self._work(order), 0
                 logger.info("%s", said)
             except LabelloopError as exc:
                 said, status = str(exc), EX_TEMPFAIL
@@ -145,12 +152,30 @@ class Spare:
         write_report(self._reports, Report(kind="said", pid=os.getpid(), text=said[:MOST_SAID], hint=hint))
         return status
 
-    def _attempt(self, hint: RunHint) -> str:
+    def _work(self, order: Order) -> str:
         from datastore_layout.root import open_root, task_folder
         from roles.train.attempt import run_attempt
+        from roles.train.rank import run_rank
 
         root = open_root(Path(self._config.datastore_root), self._config.cluster_id)
-        return run_attempt(task_folder(root, hint.task), hint, self._settings)
+        folder, here = task_folder(root, order.hint.task), self._here(order.hint)
+        if order.rank is not None:
+            return run_rank(folder, order.rank, here, self._settings)
+        return run_attempt(folder, order.hint, self._settings, here)
+
+    def _here(self, hint: RunHint) -> Here:
+        from roles.train.sharing import Here
+
+        def call(rank: RankHint, node: str) -> None:
+            write_report(self._reports, Report(kind="calls", pid=os.getpid(), hint=hint, rank=rank, node=node))
+
+        return Here(
+            node=self._config.node,
+            hostname=socket.gethostname(),
+            ip=self._config.ip,
+            machines=lambda: read_machines(Path(self._config.state_dir)).good,
+            call=call,
+        )
 
 
 def main(arguments: list[str]) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Protocol
 
 import msgspec
 
@@ -25,11 +26,43 @@ CANDIDATES = 10
 CHECK_S = 1.0  # between two looks whether a higher attempt exists
 
 
-class Fitting:
-    """Drives one `Training`. `stop` raises when the attempt must end (a higher attempt, a cancellation)."""
+class Stepper(Protocol):
+    """Who takes the steps of `training`: this process alone, or with others (`owner.Owner`)."""
 
-    def __init__(self, training: Training, attempt: Attempt, held_out: Part, checkpoint_s: float, stop: Callable[[], None]) -> None:
+    training: Training
+
+    def advance(self, holds: bool = False) -> float: ...
+    def release(self) -> None: ...
+    def record(self) -> None: ...
+    def close(self) -> None: ...
+
+
+class Alone:
+    """Takes the steps in this process and keeps no record."""
+
+    def __init__(self, training: Training) -> None:
         self.training = training
+
+    def advance(self, holds: bool = False) -> float:
+        """Do one step and return its loss."""
+        return self.training.advance()
+
+    def release(self) -> None:
+        """Nobody waits."""
+
+    def record(self) -> None:
+        """There is nobody else to tell of."""
+
+    def close(self) -> None:
+        """There is nobody to part from."""
+
+
+class Fitting:
+    """Drives one training by its stepper. `stop` raises when the attempt must end (a higher attempt, a cancellation)."""
+
+    def __init__(self, stepper: Stepper, attempt: Attempt, held_out: Part, checkpoint_s: float, stop: Callable[[], None]) -> None:
+        self.training = stepper.training
+        self._stepper = stepper
         self._attempt = attempt
         self._held_out = held_out
         self._checkpoint_s = checkpoint_s
@@ -61,16 +94,21 @@ class Fitting:
         record_every = max(1, training.steps // POINTS)
         judge_every = max(1, -(-training.steps // CANDIDATES))
         while training.step < training.steps:
-            loss = self.loss = training.advance()
-            is_last = training.step >= training.steps
-            is_judged = is_last or training.step % judge_every == 0
+            is_last = training.step + 1 >= training.steps
+            is_judged = is_last or (training.step + 1) % judge_every == 0
+            is_saved = (is_judged and training.steps > 1) or time.monotonic() - self._saved_s >= self._checkpoint_s
+            loss = self.loss = self._stepper.advance(holds=not is_last and (is_judged or is_saved))
             if is_last or training.step == 1 or training.step % record_every == 0:
                 self._attempt.write_metrics(training.step, loss, {STEPS: training.steps})  # before a checkpoint can skip it
             if is_judged:
                 self._judge()
-            if (is_judged and training.steps > 1) or time.monotonic() - self._saved_s >= self._checkpoint_s:
+            if is_saved:
                 self._save()  # what a single quick step did is sooner done again than written
+                self._stepper.record()
+            if not is_last:
+                self._stepper.release()
             self._look_around()
+        self._stepper.close()
         return self._choose()
 
     def _judge(self) -> None:

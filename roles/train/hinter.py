@@ -1,4 +1,4 @@
-"""Sends hints in the background, so that no caller of train_rpc ever waits for a broker.
+"""Sends hints in the background, so that no caller of train_rpc and no supervision of trainings ever waits for a broker.
 
 Owns one thread and its queue. Must never be relied on: a hint that the broker refuses is dropped with a warning, and the sweep
 sends it again. Called by the submit handler and the sweep.
@@ -13,8 +13,8 @@ from collections.abc import Callable
 
 from labelloop.errors import UnreachableError
 from labelloop.messages import Message
-from labelloop.queues import data_queue, run_queue
-from roles.hints import INTAKE_TASK, RUN_TASK, IntakeHint, RunHint
+from labelloop.queues import data_queue, rank_queue, run_queue
+from roles.hints import INTAKE_TASK, RANK_TASK, RUN_TASK, IntakeHint, RankHint, RunHint
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +49,14 @@ class Hinter:
     def run(self, task: str, run: int, attempt: int) -> None:
         """Tell a train worker that an attempt is to be claimed."""
         self._put(RUN_TASK, RunHint(task=task, run=run, attempt=attempt), self._run_queue)
+
+    def rank(self, hint: RankHint, node: str) -> None:
+        """Ask a train node to take a rank of a run that another one owns."""
+        self._put(RANK_TASK, hint, rank_queue(node))
+
+    def pass_on(self, hint: RunHint, node: str) -> None:
+        """Give a hint that this node has no room for to another one."""
+        self._put(RUN_TASK, hint, rank_queue(node))
 
     def _put(self, name: str, message: Message, to: str) -> None:
         if self._pending.qsize() < _MOST_PENDING:  # a broker that is away for long: the sweep hints again anyway

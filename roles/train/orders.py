@@ -11,28 +11,31 @@ from collections.abc import Iterator
 from typing import Literal
 
 from labelloop.messages import Message, decode, encode
-from roles.hints import RunHint
+from roles.hints import RankHint, RunHint
 
 _LENGTH = struct.Struct("<I")
 MOST_SAID = 2000
 
 
 class Order(Message, frozen=True, kw_only=True):
-    """Train this attempt; `algorithm` is kept warm from then on."""
+    """Train this attempt, or with `rank` take a rank of it; `algorithm` is kept warm from then on."""
 
     hint: RunHint
     algorithm: str
+    rank: RankHint | None = None
 
 
 class Report(Message, frozen=True, kw_only=True):
-    """What became of an order: `ready` (the spare is warm, no order), `began` as process `pid`, `said` its last sentence, or
-    `ended` with `status` as from `Popen.returncode`."""
+    """What became of an order: `ready` (the spare is warm, no order), `began` as process `pid`, `said` its last sentence, `calls`
+    for `node` to take `rank`, or `ended` with `status` as from `Popen.returncode`."""
 
-    kind: Literal["ready", "began", "said", "ended"]
+    kind: Literal["ready", "began", "said", "calls", "ended"]
     pid: int = 0
     status: int = 0
     text: str = ""
     hint: RunHint | None = None
+    rank: RankHint | None = None
+    node: str = ""
 
 
 def frame(message: Message) -> bytes:

@@ -1,7 +1,8 @@
 """Supervises trainings: a warm spare forks one for each hint, at most `slots` at a time; when one dies the next attempt follows.
 
-Owns the child processes of a train worker. Must never import numpy, scikit-learn, torch or tensorflow, nor train. Called by the
-Celery task that takes hints (`offer`, any thread) and by the role process (start, close).
+Beside them one rank of another node's run may be at work. Owns the child processes of a train worker. Must never import numpy,
+scikit-learn, torch or tensorflow, nor train. Called by the Celery tasks that take hints (`offer`, `offer_rank`, any thread) and by
+the role process (start, close).
 
 One thread spawns, watches and kills: the kernel's parent-death signal goes by the thread that spawned, so that thread lives as
 long as the process. Hints wait in memory only; a hint that dies with this process is hinted again by the sweep.
@@ -18,7 +19,8 @@ import select
 import signal
 import threading
 import time
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import msgspec
@@ -28,7 +30,7 @@ from datastore_layout.runs import cancel_reason, finish, latest_attempt, read_fi
 from labelloop.errors import LabelloopError
 from labelloop.logs import log_context
 from labelloop.settings import TrainSettings
-from roles.hints import RunHint
+from roles.hints import RankHint, RunHint
 from roles.train.orders import Order, Report
 from roles.train.spare import SpareProcess
 
@@ -41,12 +43,17 @@ IDLE_S = 1.0
 
 
 class Job(msgspec.Struct):
-    """A training at work on a hint. `pid` 0 = ordered, but not forked yet; `said` its last sentence."""
+    """A training at work on a hint, or a rank of one. `pid` 0 = ordered, but not forked yet; `said` its last sentence."""
 
     hint: RunHint
     looked_s: float
     pid: int = 0
     said: str = ""
+    is_rank: bool = False
+
+    def is_of(self, hint: RunHint | RankHint) -> bool:
+        """Return whether it works for the run of a hint."""
+        return (self.hint.task, self.hint.run) == (hint.task, hint.run)
 
     def kill(self) -> None:
         """Kill its whole process group."""
@@ -56,7 +63,10 @@ class Job(msgspec.Struct):
 
 
 class Runner:
-    """See the module. `environment` is that of the trainings: thread caps, allocator, settings."""
+    """See the module. `environment` is that of the trainings: thread caps, allocator, settings.
+
+    `call(hint, node)` asks another node to take a rank of a run that is trained here; it must not block.
+    """
 
     def __init__(
         self,
@@ -66,7 +76,9 @@ class Runner:
         settings: TrainSettings,
         slots: int = 1,
         algorithms: tuple[str, ...] = ("default",),
+        call: Callable[[RankHint, str], None] = lambda _hint, _node: None,
     ) -> None:
+        self._call = call
         self._root = root
         self._config_file = config_file
         self._environment = environment
@@ -76,6 +88,7 @@ class Runner:
         self._lock = threading.Lock()
         self._hints: list[tuple[float, int, RunHint]] = []
         self._order = itertools.count()
+        self._rank_hints: deque[RankHint] = deque()
         self._jobs: list[Job] = []
         self._spare: SpareProcess | None = None
         self._spare_due_s = 0.0
@@ -90,11 +103,24 @@ class Runner:
 
     def offer(self, hint: RunHint, after_s: float = 0.0) -> None:
         """Take a hint in; it is carried out when a slot is free, and dropped if somebody else has claimed it by then."""
+        hint = msgspec.structs.replace(hint, passed=())
         with self._lock:
             if any(known == hint for _, _, known in self._hints):
                 return
             heapq.heappush(self._hints, (time.monotonic() + after_s if after_s else 0.0, next(self._order), hint))
         self._wake()
+
+    def offer_rank(self, hint: RankHint) -> None:
+        """Take in the call for a rank; it waits for the one before it, and is dropped when its attempt is over by then."""
+        with self._lock:
+            if hint not in self._rank_hints:
+                self._rank_hints.append(hint)
+        self._wake()
+
+    def is_full(self) -> bool:
+        """Return whether a further hint would wait: all slots are taken or spoken for."""
+        with self._lock:
+            return len(self._hints) + sum(not job.is_rank for job in tuple(self._jobs)) >= self._slots
 
     def close(self) -> None:
         """Kill all trainings and end the thread."""
@@ -133,6 +159,8 @@ class Runner:
                 self._kill_if_cancelled(job)
         while (hint := self._next_hint(now_s)) is not None:
             self._begin(hint, now_s)
+        while (rank := self._next_rank()) is not None:
+            self._begin_rank(rank, now_s)
         self._wait()
 
     def _wait(self) -> None:
@@ -169,6 +197,8 @@ class Runner:
         for job in tuple(self._jobs):
             job.kill()
             self._jobs.remove(job)
+            if job.is_rank:
+                continue
             self._after(job.hint, -signal.SIGKILL if job.pid else 0, job.said)
             if not job.pid:
                 self.offer(job.hint, RETRY_PAUSE_S)
@@ -180,19 +210,23 @@ class Runner:
         with log_context(task=job.hint.task, run=str(job.hint.run)):
             if report.kind == "began":
                 job.pid = report.pid
-                logger.info("run %d attempt %d is trained by process %d", job.hint.run, job.hint.attempt, job.pid)
+                how = "gets a rank" if job.is_rank else "is trained"
+                logger.info("run %d attempt %d %s by process %d", job.hint.run, job.hint.attempt, how, job.pid)
             elif report.kind == "said":
                 job.said = report.text
+            elif report.kind == "calls" and report.rank is not None:
+                self._call(report.rank, report.node)
             elif report.kind == "ended":
                 job.kill()  # what it may have left behind in its group
                 self._jobs.remove(job)
-                self._after(job.hint, report.status, job.said)
+                if not job.is_rank:
+                    self._after(job.hint, report.status, job.said)
 
     # ------------------------------------------------------------ hints
 
     def _next_hint(self, now_s: float) -> RunHint | None:
         with self._lock:
-            is_free = self._spare is not None and len(self._jobs) < self._slots
+            is_free = self._spare is not None and sum(not job.is_rank for job in self._jobs) < self._slots
             if not is_free or not self._hints or self._hints[0][0] > now_s:
                 return None
             return heapq.heappop(self._hints)[2]
@@ -207,10 +241,44 @@ class Runner:
             else:
                 self.offer(hint, RETRY_PAUSE_S)
 
+    def _next_rank(self) -> RankHint | None:
+        with self._lock:
+            known = {(job.hint.task, job.hint.run, job.hint.attempt) for job in self._jobs}
+            fresh = [hint for hint in self._rank_hints if (hint.task, hint.run, hint.attempt) not in known]
+            self._rank_hints = deque(fresh)  # a call that is answered already comes again until the rank is in
+            is_free = self._spare is not None and not any(job.is_rank for job in self._jobs)
+            return self._rank_hints.popleft() if is_free and self._rank_hints else None
+
+    def _begin_rank(self, rank: RankHint, now_s: float) -> None:
+        with log_context(task=rank.task, run=str(rank.run)):
+            hint = RunHint(task=rank.task, run=rank.run, attempt=rank.attempt)
+            algorithm, why_not = self._look_up_rank(rank)
+            if why_not:
+                logger.info("rank of run %d attempt %d is not taken: %s", rank.run, rank.attempt, why_not)
+            elif self._spare is not None and self._spare.give(Order(hint=hint, algorithm=algorithm, rank=rank)):
+                self._jobs.append(Job(hint, now_s, is_rank=True))  # a call that is lost comes again
+
+    def _look_up_rank(self, rank: RankHint) -> tuple[str, str]:
+        """Return the run's algorithm and why no rank of it is to be taken here, '' = it is."""
+        if any(job.is_of(rank) for job in self._jobs):
+            return "", "a process of the run is at work here"
+        try:
+            folder = task_folder(self._root, rank.task)
+            if (end := read_finish(folder, rank.run)) is not None:
+                return "", f"the run is {end.state}"
+            if latest_attempt(folder, rank.run) != rank.attempt:
+                return "", "it is not the newest attempt"
+            return read_run(folder, rank.run).algorithm, ""
+        except LabelloopError as exc:
+            return "", str(exc)
+
     def _look_up(self, hint: RunHint) -> tuple[str, str]:
         """Return the run's algorithm and why it is not to be trained here, '' = it is."""
-        if any((job.hint.task, job.hint.run) == (hint.task, hint.run) for job in self._jobs):
-            return "", "an attempt is at work here"
+        for job in tuple(self._jobs):
+            if job.is_of(hint) and job.is_rank and job.hint.attempt < hint.attempt:
+                job.kill()  # its owner is dead: it would soon end by itself
+            elif job.is_of(hint):
+                return "", "an attempt is at work here"
         try:
             folder = task_folder(self._root, hint.task)
             if (end := read_finish(folder, hint.run)) is not None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from datastore_layout.models import Pointer, Verdict, current, list_versions, pointer_history, read_manifest, read_verdict
+from datastore_layout.ranks import Generation, read_generations
 from datastore_layout.root import TaskFolder
 from datastore_layout.runs import (
     MetricsPoint,
@@ -21,7 +22,7 @@ from datastore_layout.runs import (
     read_run_metrics,
 )
 from labelloop.errors import IntegrityError, NotFoundError
-from labelloop.messages import ModelsReply, RunView, VersionView
+from labelloop.messages import ModelsReply, RankView, RunView, VersionView
 
 STEPS = "steps"  # the metric that carries a run's total number of steps
 _MOST_RUNS = 50
@@ -43,6 +44,7 @@ class Views:
         end = read_finish(self._folder, run)  # before the points: they are complete once there is an end
         attempt = latest_attempt(self._folder, run)
         view = _of_points(spec, attempt, read_run_metrics(self._folder, run))
+        view = replace(view, ranks=_ranks(read_generations(self._folder, run)))
         if end is None:
             state = "running" if attempt else "queued"
             return replace(view, state=state, seconds=seconds, reason=cancel_reason(self._folder, run) or spec.reason)
@@ -97,6 +99,24 @@ class Views:
         if verdict is not None:
             self._versions[name] = view
         return view
+
+
+def _ranks(generations: tuple[tuple[int, Generation], ...]) -> tuple[RankView, ...]:
+    return tuple(
+        RankView(
+            attempt=attempt,
+            generation=one.number,
+            rank=rank.rank,
+            node=rank.node,
+            hostname=rank.hostname,
+            pid=rank.pid,
+            steps=rank.steps,
+            items=rank.items,
+            reason=one.reason,
+        )
+        for attempt, one in generations
+        for rank in one.ranks
+    )
 
 
 def _of_points(spec: RunSpec, attempt: int, points: tuple[MetricsPoint, ...]) -> RunView:

@@ -23,7 +23,7 @@ from datastore_layout.runs import (
 from learning.algorithms import Model, Training
 from learning.algorithms.base import Files
 from roles.hints import RunHint
-from roles.train.fitting import JUDGED, Fitting
+from roles.train.fitting import JUDGED, Alone, Fitting
 from roles.train.orders import Frames, Order, Report, frame
 from roles.train.samples import Part
 
@@ -86,7 +86,7 @@ def held_out() -> Part:
 
 
 def fitting_of(attempt: Attempt, checkpoint_s: float = 60.0) -> Fitting:
-    return Fitting(UpAndDown(), attempt, held_out(), checkpoint_s, lambda: None)
+    return Fitting(Alone(UpAndDown()), attempt, held_out(), checkpoint_s, lambda: None)
 
 
 def test_the_best_judged_step_becomes_the_model_though_training_went_on(attempt: Attempt) -> None:
