@@ -31,6 +31,7 @@ from labelloop.errors import (
 )
 from labelloop.messages import Message, decode, encode
 from labelloop.methods import SERVICES
+from labelloop.revocation import RevokedSerials
 from labelloop.settings import WireSettings
 from labelloop.tls import Anonymous, ContextSource, Identity
 from labelloop.wire_frames import FrameChannel, FrameError
@@ -96,6 +97,7 @@ class PooledClient:
         self._table = SERVICES[service]
         self._settings = settings
         self._contexts = ContextSource(identity)
+        self._revoked = RevokedSerials(identity.certificate_file.parent) if isinstance(identity, Identity) else None
         self._open_line = open_line
         self._reset()
         _pools.add(self)
@@ -203,7 +205,17 @@ class PooledClient:
             channel = dial(self.address, self._contexts.get(), timeout_s, self._settings.max_frame_bytes)
         except OSError as exc:
             raise self._explain(exc, end_s) from exc
+        try:
+            self._refuse_revoked(channel)
+        except LabelloopError:
+            channel.close()
+            raise
         return self._open_line(channel)
+
+    def _refuse_revoked(self, channel: FrameChannel) -> None:
+        shown = channel.connection.getpeercert() or {}
+        if self._revoked is not None and self._revoked.has(str(shown.get("serialNumber", ""))):
+            raise UnauthenticatedError(f"the certificate of {self.service} at {self.address} was revoked")
 
     def _left_s(self, end_s: float) -> float:
         left_s = end_s - time.monotonic()
