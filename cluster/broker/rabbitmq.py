@@ -11,6 +11,7 @@ import contextlib
 import logging
 import re
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from cluster.broker.rabbitmq_queues import LIST_REPLICATED, Move, Replicas, decl
 from cluster.broker.rabbitmq_secrets import hash_of, password_of
 from cluster.broker.rabbitmq_server import LOOPBACK, RabbitServer
 from cluster.broker.rabbitmq_view import CLUSTER_PREFIX, Look, view_of
-from labelloop.errors import ConflictError, InvalidInputError, LabelloopError, NotReadyError, UnreachableError
+from labelloop.errors import ConflictError, InvalidInputError, LabelloopError, NotReadyError
 from labelloop.messages import BrokerView, InviteReply, Role
 from labelloop.settings import Settings
 from labelloop.tls import Identity, write_file
@@ -32,6 +33,8 @@ logger = logging.getLogger(__name__)
 
 _SLOW_S = 60.0
 _ROUNDS = 3
+_END_HEARD_S = 5.0
+_POLL_S = 0.05
 _CLUSTER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 
 
@@ -101,7 +104,7 @@ class RabbitBroker:
     def invite(self) -> InviteReply:
         """Return the way into the cluster that this node is a running member of, or why there is none."""
         try:
-            view = view_of(self._server.look())
+            view = self._server.see()
         except LabelloopError as exc:
             return InviteReply(is_ready=False, reason=str(exc))
         if view.state != "running" or not view.cluster:
@@ -116,7 +119,7 @@ class RabbitBroker:
         _check_cluster(cluster)
         with self._server.change:
             self._server.start()
-            view = view_of(self._server.look())
+            view = self._server.see()
             if view.cluster == cluster:
                 return
             if len(view.members) > 1:
@@ -152,7 +155,7 @@ class RabbitBroker:
 
     def _is_member_of(self, cluster: str) -> bool:
         try:
-            return view_of(self._server.look()).cluster == cluster
+            return self._server.see().cluster == cluster
         except LabelloopError:
             return False
 
@@ -184,7 +187,7 @@ class RabbitBroker:
             self._server.stop()
             self._server.cookie.replace(invite.cookie)
         self._server.start()
-        view = view_of(self._server.look())
+        view = self._server.see()
         if view.cluster != invite.cluster or contact not in view.members:
             raise ConflictError(forget)
 
@@ -202,28 +205,46 @@ class RabbitBroker:
         self.balance()
 
     def _forget_by(self, control: Control, node: str) -> None:
-        said = control.ask("to forget a member", _FORGET.replace("NODE", atom(node)), _SLOW_S)
-        if said != "ok":
-            raise ConflictError(f"{host_of(node)} cannot be forgotten: {said}")
+        """Have `control` strike `node` off. Raises ConflictError while it runs: its end is heard of within a moment."""
+        deadline_s = time.monotonic() + _END_HEARD_S
+        while (said := control.ask("to forget a member", _FORGET.replace("NODE", atom(node)), _SLOW_S)) != "ok":
+            if time.monotonic() >= deadline_s:
+                raise ConflictError(f"{host_of(node)} cannot be forgotten: {said}")
+            time.sleep(_POLL_S)
 
     def leave(self) -> None:
         """Take this node out of the cluster, queues first, while the others go on; its broker is emptied and stopped."""
         with self._server.change:
-            try:
-                look = self._running()
-            except NotReadyError:
-                self.reset()
-                return
-            others = [node for node in look.running if node != self._server.node]
-            if others:
-                moves = plan_leave(self._replicas(self._server.control), self._server.node, others)
-                self._execute(self._server.peer(host_of(others[0])), moves)
-            self._server.stop()
-            for node in others:
-                with contextlib.suppress(UnreachableError, NotReadyError):
-                    self._forget_by(self._server.peer(host_of(node)), self._server.node)
-                    break
+            cookie, others = self._server.cookie.read(), self._hand_over()
             self.reset()
+            if not others:
+                return
+            with _home_with(cookie, self._server.state) as home:
+                self._struck_off_by([self._server.peer(host_of(node), home) for node in others])
+
+    def _hand_over(self) -> list[str]:
+        """Give what this member holds to the other running members and return them; none when it runs alone or not at all."""
+        try:
+            look = self._running()
+        except LabelloopError:
+            return []
+        others = [node for node in look.running if node != self._server.node]
+        if others:
+            helper = self._server.peer(host_of(others[0]))
+            trouble = self._execute(helper, plan_leave(self._replicas(helper), self._server.node, others))
+            if trouble:
+                raise NotReadyError(f"{self._server.hostname} cannot leave yet: {trouble}")
+            names = ", ".join(atom(node) for node in others)
+            helper.ask("to stay when a member leaves", _STAY.replace("NODES", names), 10.0)
+        return others
+
+    def _struck_off_by(self, helpers: Sequence[Control]) -> None:
+        for helper in helpers:
+            try:
+                self._forget_by(helper, self._server.node)
+                return
+            except LabelloopError as exc:
+                logger.warning("this node is not struck off yet: %s", exc)
 
     # ------------------------------------------------------------ queues
 
@@ -274,6 +295,15 @@ class RabbitBroker:
         return look
 
 
+# two members of which one leaves on purpose are no minority; the guard comes back by itself if this node does not come to an end
+_STAY = """
+Guard = fun(Node, How) -> rpc:call(Node, application, set_env, [rabbit, cluster_partition_handling, How]) end,
+[begin
+   Guard(N, ignore),
+   rpc:call(N, timer, apply_after, [20000, application, set_env, [rabbit, cluster_partition_handling, pause_minority]])
+ end || N <- [NODES]],
+ok
+"""
 _FORGET = """
 try rabbit_mnesia:forget_cluster_node(NODE, false) of
   ok -> ok

@@ -19,8 +19,17 @@ from labelloop.settings import BrokerSettings, Settings
 EPMD_PORT = 4369
 SERVER = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
 USER = "rabbitmq"
+_PLUGINS = "/usr/lib/rabbitmq/lib/rabbitmq_server-*/plugins"
+_ERLANG = "/usr/lib/erlang/lib"
+# every module that is not found at once is looked for in a hundred folders, which doubled the time of a start
+_FIRST_PLUGINS = (
+    "rabbit rabbit_common rabbitmq_prelaunch ra osiris seshat gen_batch_server aten cuttlefish credentials_obfuscation ranch recon"
+    " sysmon_handler syslog"
+)
+_FIRST_ERLANG = "stdlib kernel compiler mnesia ssl public_key crypto asn1 os_mon sasl inets xmerl tools syntax_tools runtime_tools"
 ACCOUNTS = ("inference", "train")
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_SETUP_S = 3  # a node that is gone answers nothing: how long each call to it may hang
 _WAL_BYTES = 32 * 2**20
 _LOG_BYTES = 10 * 2**20
 _ACCOUNT_NAME = re.compile(r"[a-z]+")
@@ -47,6 +56,14 @@ class Paths(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def config(self) -> Path:
         return self.mine / "rabbitmq.config"
+
+    @property
+    def plugins(self) -> Path:
+        return self.mine / "plugins"
+
+    @property
+    def resolver(self) -> Path:
+        return self.mine / "inetrc"
 
 
 def node_of(hostname: str) -> str:
@@ -91,16 +108,26 @@ def check_settings(settings: Settings) -> None:
         )
 
 
+def code_folders() -> list[Path]:
+    """Return the folders of compiled code that a start needs, those that are there, in the order in which they are searched."""
+    found: list[Path] = []
+    for root, names in ((_PLUGINS, _FIRST_PLUGINS), (_ERLANG, _FIRST_ERLANG)):
+        for name in names.split():
+            found.extend(sorted(Path("/").glob(f"{root.lstrip('/')}/{name}-[0-9]*/ebin"))[-1:])
+    return found
+
+
+def plugins_needed() -> dict[str, Path]:
+    """Return what the server's folder of plugins links to, by name: the server itself, for the schema of its settings."""
+    return {folder.parent.name: folder.parent for folder in code_folders() if folder.parent.name.startswith("rabbit-")}
+
+
 def environment(hostname: str, ip: str, paths: Paths, settings: BrokerSettings) -> Mapping[str, str]:
     """Return the whole environment of the server and of epmd; it holds no secret. Raises SettingsError for an IPv6 address.
 
     `detached` makes Debian's script become the server instead of watching it, so that the process started is the server.
     """
-    try:
-        address = ",".join(str(IPv4Address(ip)).split("."))
-    except ValueError as exc:
-        raise SettingsError(f"RabbitMQ listens on IPv4 only, and {ip} is none: give the node an IPv4 address") from exc
-    n = settings.schedulers
+    address, n = _address(ip), settings.schedulers
     return {
         "PATH": _PATH,
         "HOME": str(paths.data),
@@ -108,9 +135,11 @@ def environment(hostname: str, ip: str, paths: Paths, settings: BrokerSettings) 
         "detached": "1",
         "ERL_CRASH_DUMP_BYTES": "0",  # a crash dump holds the cookie
         "ERL_EPMD_ADDRESS": ip,
+        "ERL_INETRC": str(paths.resolver),
         "RABBITMQ_NODENAME": node_of(hostname),
         "RABBITMQ_CONF_ENV_FILE": str(paths.mine / "no-rabbitmq-env.conf"),
         "RABBITMQ_CONFIG_FILE": str(paths.config),
+        "RABBITMQ_PLUGINS_DIR": str(paths.plugins),
         "RABBITMQ_ADVANCED_CONFIG_FILE": str(paths.mine / "no-advanced.config"),
         "RABBITMQ_ENABLED_PLUGINS_FILE": str(paths.mine / "no-plugins"),
         "RABBITMQ_MNESIA_BASE": str(paths.database),
@@ -120,8 +149,21 @@ def environment(hostname: str, ip: str, paths: Paths, settings: BrokerSettings) 
         "RABBITMQ_SERVER_ERL_ARGS": f"+P 262144 +t 1048576 +S {n}:{n} +SDcpu 1 +SDio 4 +zdbbl 128000"
         " +sbwt none +sbwtdcpu none +sbwtdio none",
         "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": f"-kernel inet_dist_use_interface {{{address}}}"
-        f" -kernel net_ticktime {settings.tick_s}",
+        f" -kernel net_ticktime {settings.tick_s} -kernel net_setuptime {_SETUP_S}"
+        + "".join(f" -pa {folder}" for folder in reversed(code_folders())),
     }
+
+
+def _address(ip: str) -> str:
+    try:
+        return ",".join(str(IPv4Address(ip)).split("."))
+    except ValueError as exc:
+        raise SettingsError(f"RabbitMQ listens on IPv4 only, and {ip} is none: give the node an IPv4 address") from exc
+
+
+def resolver(hostname: str, ip: str) -> str:
+    """Return the server's own host entry: Debian's hosts file may say 127.0.1.1, where nothing listens."""
+    return f"{{host, {{{_address(ip)}}}, [{text(hostname)}]}}.\n{{lookup, [file, native]}}.\n"
 
 
 def configuration(ip: str, paths: Paths, settings: BrokerSettings, password: str, contact: str = "") -> str:
@@ -153,5 +195,6 @@ def configuration(ip: str, paths: Paths, settings: BrokerSettings, password: str
     {{vm_memory_high_watermark, {{absolute, {settings.memory_bytes}}}}},
     {{collect_statistics, none}},
     {{log, [{{file, [{{level, info}}, {{size, {_LOG_BYTES}}}, {{count, 3}}]}}]}}]}},
- {{ra, [{{wal_max_size_bytes, {_WAL_BYTES}}}]}}].
+ {{ra, [{{wal_max_size_bytes, {_WAL_BYTES}}}]}},
+ {{aten, [{{poll_interval, 1000}}]}}].
 """

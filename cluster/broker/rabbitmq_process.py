@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -32,6 +33,8 @@ _STOP_GRACE_S = 15.0
 _POLL_S = 0.02
 _LISTENING = "0A"
 _STARTUP_LOG = "startup.log"
+_STAMP = re.compile(r"^\d{4}-\S+ \S+ \[\w+\] <\S+>")
+_SAID_CHARS = 300
 _BOOT_WORDS = b"-s\0rabbit\0boot"
 
 
@@ -129,11 +132,12 @@ class ServerProcess:
 
     def said(self) -> str:
         """Return the last words of the server's start, for an error."""
-        with contextlib.suppress(FileNotFoundError):
-            lines = (self._paths.log / _STARTUP_LOG).read_text("utf-8", "replace").split("\n")
-            words = [line.strip() for line in lines if line.strip()]
-            return " ".join(word for word in words if "rror" in word or "ailed" in word)[:200]
-        return ""
+        try:
+            lines = (self._paths.log / _STARTUP_LOG).read_text("utf-8", "replace").splitlines()
+        except FileNotFoundError:
+            return ""
+        words = (_STAMP.sub("", line).strip() for line in lines if "rror" in line or _STAMP.match(line))
+        return " ".join(word for word in words if word.strip("="))[:_SAID_CHARS]
 
     def stop(self, grace_s: float = _STOP_GRACE_S) -> None:
         """End this node's server: SIGTERM, then SIGKILL after `grace_s` (0 = at once)."""

@@ -156,8 +156,14 @@ end,
 
 
 def execution(moves: Sequence[Move]) -> str:
-    """Return the expression that makes `moves` in their order and answers [[action, name, outcome], ...], 'ok' where it worked."""
-    rows = ",\n  ".join(f"{{{each.action}, {binary(each.queue)}, {atom(each.node)}}}" for each in moves)
+    """Return the expression that makes `moves` and answers [[action, name, outcome], ...], 'ok' where it worked.
+
+    The moves of one queue are made in their order, several queues at the same time: a dead replica costs seconds each.
+    """
+    by_queue: dict[str, list[str]] = {}
+    for each in moves:
+        by_queue.setdefault(each.queue, []).append(f"{{{each.action}, {binary(each.queue)}, {atom(each.node)}}}")
+    rows = ",\n  ".join(f"[{', '.join(queue)}]" for queue in by_queue.values())
     return f"""
 Lookup = fun(Name) -> {{ok, Q}} = rabbit_amqqueue:lookup(rabbit_misc:r(<<"/">>, queue, Name)), Q end,
 Make = fun
@@ -181,5 +187,7 @@ Do = fun({{Action, Name, Node}}) ->
   Outcome = try Make(Action, Name, Node) catch _:Reason -> Reason end,
   [Action, Name, unicode:characters_to_binary(io_lib:format("~0P", [Outcome, 12]))]
 end,
-[Do(Row) || Row <- [{rows}]]
+Begun = [spawn_monitor(fun() -> exit({{made, [Do(Row) || Row <- Rows]}}) end) || Rows <- [{rows}]],
+lists:append([receive {{'DOWN', Ref, process, Pid, {{made, Said}}}} -> Said;
+                      {{'DOWN', Ref, process, Pid, _}} -> [[died, <<>>, <<"died">>]] end || {{Pid, Ref}} <- Begun])
 """

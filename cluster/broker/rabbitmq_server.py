@@ -27,11 +27,14 @@ from cluster.broker.rabbitmq_config import (
     environment,
     node_of,
     permissions_of,
+    plugins_needed,
+    resolver,
 )
 from cluster.broker.rabbitmq_control import Control
 from cluster.broker.rabbitmq_process import Birth, ServerProcess
 from cluster.broker.rabbitmq_secrets import Cookie, copy_identity, make_folder, password_of, wipe_database, write_owned
 from cluster.broker.rabbitmq_view import LOOK, LastLook, Look, view_of
+from cluster.state import read_state, write_state
 from labelloop.errors import DeadlineError, LabelloopError, NotReadyError, UnauthenticatedError, UnreachableError
 from labelloop.ids import parse_node
 from labelloop.messages import BrokerView
@@ -46,6 +49,13 @@ _GREETING = b"AMQP\x00\x00\x09\x01"
 _POLL_S = 0.05
 _CONNECT_S = 1.0
 _EPMD_LOOK_S = 5.0
+_KNOWN_FILE = "known.json"
+
+
+class Known(msgspec.Struct, frozen=True):
+    """The cluster that this node's broker last said it is in: one that does not run cannot say so."""
+
+    cluster: str = ""
 
 
 class RabbitServer:
@@ -69,6 +79,7 @@ class RabbitServer:
         self._answered_s = time.monotonic()
         self._settled: Birth | None = None
         self._epmd_at_s = 0.0
+        self._known = read_state(state / _KNOWN_FILE, Known) or Known()
 
     # ------------------------------------------------------------ start and stop
 
@@ -97,6 +108,7 @@ class RabbitServer:
             password = password_of(self.cookie.read(), ACCOUNTS[0])
             config = configuration(self.ip, self.paths, self.settings, password, contact)
             write_owned(self.paths.config, config.encode(), 0o600)
+            write_owned(self.paths.resolver, resolver(self.hostname, self.ip).encode(), 0o600)
             self._process.ensure_epmd(self._environment, self.ip)
             self._answered_s = time.monotonic()
             return self._process.start(self._environment)
@@ -117,8 +129,9 @@ class RabbitServer:
         with self.change:
             self._process.stop(grace_s=0.0)
             wipe_database(self.paths, self.node)
-            make_folder(self.state)
+            self._make_state()
             self.cookie.replace(cookie)
+            self._remember("")
             self._last.forget()
 
     def is_empty(self) -> bool:
@@ -143,6 +156,13 @@ class RabbitServer:
         """Return how the server (or the one behind `control`) is now. Raises what `Control.ask` does."""
         return msgspec.convert((control or self.control).ask("how it is", LOOK, QUICK_S), Look)
 
+    def see(self) -> BrokerView:
+        """Return how the server is at this moment. Raises what `Control.ask` does."""
+        view = view_of(self.look(), self._known.cluster)
+        if view.state == "running":
+            self._remember(view.cluster)
+        return view
+
     def view(self) -> BrokerView:
         """Return the newest view, within milliseconds."""
         return self._last.get()
@@ -161,16 +181,26 @@ class RabbitServer:
 
     def _look_view(self) -> BrokerView:
         try:
-            return view_of(self.look())
+            return self.see()
         except LabelloopError as exc:
-            is_alive = self._process.is_alive()
-            return BrokerView(kind="rabbitmq", state="unknown" if is_alive else "stopped", reason=str(exc) if is_alive else "")
+            cluster = "" if self.is_empty() else self._known.cluster
+            if self._process.is_alive():
+                return BrokerView(kind="rabbitmq", state="unknown", cluster=cluster, reason=str(exc))
+            return BrokerView(kind="rabbitmq", state="stopped", cluster=cluster, reason=self._process.said())
 
     # ------------------------------------------------------------ steps (under `change`)
 
+    def _make_state(self) -> None:
+        self.state.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def _remember(self, cluster: str) -> None:
+        if cluster != self._known.cluster:
+            self._known = Known(cluster)
+            write_state(self.state / _KNOWN_FILE, self._known)
+
     def _prepare(self) -> None:
         """Make folders, cookie and the copy of the certificate; tell a running server of a renewed one."""
-        self.state.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._make_state()
         for folder, mode in (
             (self.paths.data, 0o755),
             (self.paths.log, 0o755),
@@ -178,6 +208,10 @@ class RabbitServer:
             (self.paths.mine, 0o700),
         ):
             make_folder(folder, mode)
+        make_folder(self.paths.plugins)
+        for name, folder in plugins_needed().items():
+            with contextlib.suppress(FileExistsError):
+                (self.paths.plugins / name).symlink_to(folder)
         self.cookie.ensure()
         if copy_identity(self._identity, self.paths) and self._process.is_alive():
             with contextlib.suppress(LabelloopError):  # it looks at the files by itself within minutes

@@ -37,23 +37,30 @@ case Booted of
         rabbit_quorum_queue ->
           {Ra, _} = amqqueue:get_pid(Q),
           case ra:local_query({Ra, node()}, fun rabbit_fifo:query_messages_total/1, 500) of
-            {ok, {_, Total}, _} when is_integer(Total) -> Total;
-            _ -> -1
+            {ok, {_, Total}, _} when is_integer(Total) ->
+              case ra:local_query({Ra, node()}, fun rabbit_fifo:query_consumer_count/1, 500) of
+                {ok, {_, Fetching}, _} when is_integer(Fetching) -> {Total, Fetching};
+                _ -> {Total, -1}
+              end;
+            _ -> {-1, -1}
           end;
         _ ->
           case node(amqqueue:get_pid(Q)) =:= node() of
-            true -> proplists:get_value(messages, rabbit_amqqueue:info(Q, [messages]), -1);
-            false -> -1
+            true ->
+              Info = rabbit_amqqueue:info(Q, [messages, consumers]),
+              {proplists:get_value(messages, Info, -1), proplists:get_value(consumers, Info, -1)};
+            false -> {-1, -1}
           end
       end,
       {Name, N}
     end,
-    Counted = [try Count(Q) catch _:_ -> {<<>>, -1} end || Q <- rabbit_amqqueue:list()],
+    Counted = [try Count(Q) catch _:_ -> {<<>>, {-1, -1}} end || Q <- rabbit_amqqueue:list()],
     #{booted => Booted, is_paused => Paused, cluster => rabbit_nodes:cluster_name(),
       members => Names(rabbit_mnesia:cluster_nodes(all)), running => Names(rabbit_mnesia:cluster_nodes(running)),
       partitions => Names(rabbit_node_monitor:partitions()),
       alarms => length(rabbit_alarm:get_alarms()),
-      queues => maps:from_list([{Name, N} || {Name, N} <- Counted, N >= 0])};
+      queues => maps:from_list([{Name, N} || {Name, {N, _}} <- Counted, N >= 0]),
+      consumers => maps:from_list([{Name, N} || {Name, {_, N}} <- Counted, N >= 0])};
   _ ->
     Known = try rabbit_mnesia:cluster_nodes(all) catch _:_ -> [] end,
     #{booted => Booted, is_paused => Paused, members => Names(Known)}
@@ -72,17 +79,18 @@ class Look(msgspec.Struct, frozen=True):
     partitions: tuple[str, ...] = ()
     alarms: int = 0
     queues: dict[str, int] = {}
+    consumers: dict[str, int] = {}
 
 
-def view_of(look: Look) -> BrokerView:
-    """Return what heartbeats carry of one look; pure."""
+def view_of(look: Look, known_cluster: str = "") -> BrokerView:
+    """Return what heartbeats carry of one look; pure. One that does not run cannot name its cluster: it is the last known one."""
     members = tuple(sorted(map(host_of, look.members)))
     if look.booted != "ready":
         if look.is_paused:
             why = f"in a minority of {', '.join(members)}: it goes on by itself once it reaches the others"
-            return BrokerView(kind="rabbitmq", state="paused", members=members, reason=why)
+            return BrokerView(kind="rabbitmq", state="paused", cluster=known_cluster, members=members, reason=why)
         why = "starting" if look.booted in ("booting", "core_started") else f"its application is {look.booted}"
-        return BrokerView(kind="rabbitmq", state="stopped", members=members, reason=why)
+        return BrokerView(kind="rabbitmq", state="stopped", cluster=known_cluster, members=members, reason=why)
     is_named = look.cluster.startswith(CLUSTER_PREFIX)
     return BrokerView(
         kind="rabbitmq",
@@ -91,6 +99,7 @@ def view_of(look: Look) -> BrokerView:
         members=members,
         running=tuple(sorted(map(host_of, look.running))),
         queues=look.queues,
+        consumers=look.consumers,
         reason=_trouble(look),
     )
 
