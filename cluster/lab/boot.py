@@ -51,7 +51,7 @@ def make_keys(folder: Path) -> None:
 def commands_of(folder: Path, plan: LabPlan, name: str) -> dict[str, Sequence[str]]:
     """Return what a docker runs, log name → argv."""
     sshd = _sshd(folder, name, plan.address(name))
-    if plan.is_shell_only:
+    if plan.is_shell_only or (plan.has_bare_nodes and name != REGISTRY):
         return {"sshd": sshd}
     return {"sshd": sshd, "boot": _registry(plan) if name == REGISTRY else _node(folder, plan, name)}
 

@@ -31,7 +31,7 @@ def register(subparsers: Any) -> None:
     up = _add(verbs, "up", _up, "make N dockers and a registry, and boot them with start.sh")
     up.add_argument("n", type=int, metavar="N", help="number of nodes")
     up.add_argument("--broker", choices=("rabbitmq", "embedded"), default="rabbitmq", help="default rabbitmq")
-    up.add_argument("--bare", action="store_true", help="dockers with an sshd that boot nothing, as a target for `labelloop up`")
+    up.add_argument("--bare", action="store_true", help="nodes with an sshd that boot nothing, as targets for `labelloop up`")
     up.add_argument("--datastore-mib", type=int, default=0, metavar="MIB", help="the shared disk is that small (default: a folder)")
     status = _add(verbs, "status", _status, "show the dockers, their memory, and how to reach the registry")
     status.add_argument("--json", action="store_true", help="as one JSON object")
@@ -92,7 +92,7 @@ def _up(folder: Path, args: argparse.Namespace) -> None:
 
     begun_s = time.monotonic()
     lab = Lab.up(
-        args.n, folder, broker=args.broker, is_shell_only=args.bare, datastore_bytes=args.datastore_mib * _MIB, settings=None
+        args.n, folder, broker=args.broker, has_bare_nodes=args.bare, datastore_bytes=args.datastore_mib * _MIB, settings=None
     )
     _say(f"lab {args.name}: {args.n} nodes after {time.monotonic() - begun_s:.1f} s")
     _status(lab, args)

@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -175,17 +175,23 @@ def _is_zombie(pid: int) -> bool:
 
 def pids_in(first: int) -> tuple[int, ...]:
     """Return all processes of the docker whose process 1 is `first`, itself included, in the machine's own numbers."""
-    try:
-        wanted = Path(f"/proc/{first}/ns/pid").readlink()
-    except OSError:
-        return ()
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
+    return pids_by_docker((first,)).get(first, ())
+
+
+def pids_by_docker(firsts: Iterable[int]) -> dict[int, tuple[int, ...]]:
+    """Return process 1 → all processes of its docker, for those of `firsts` that live, in one look at the machine."""
+    namespaces: dict[str, int] = {}
+    for first in firsts:
+        with contextlib.suppress(OSError):
+            namespaces[os.readlink(f"/proc/{first}/ns/pid")] = first  # noqa: PTH115  (many: a Path each is slow)
+    found: dict[int, list[int]] = {first: [] for first in namespaces.values()}
+    for name in os.listdir("/proc"):  # noqa: PTH208
+        if name.isdigit():
             with contextlib.suppress(OSError):
-                if (entry / "ns" / "pid").readlink() == wanted:
-                    found.append(int(entry.name))
-    return tuple(sorted(found))
+                owner = namespaces.get(os.readlink(f"/proc/{name}/ns/pid"))  # noqa: PTH115
+                if owner is not None:
+                    found[owner].append(int(name))
+    return {first: tuple(sorted(pids)) for first, pids in found.items()}
 
 
 def command_of(pid: int) -> str:

@@ -15,13 +15,13 @@ from pathlib import Path
 
 import msgspec
 
-from cluster.lab.dockers import pid_of, pids_in
+from cluster.lab.dockers import pid_of, pids_by_docker
 from cluster.lab.plan import read_plan
 from cluster.state import read_state, write_state
 from labelloop.errors import LabelloopError
 from labelloop.tls import write_file
 
-_SAMPLE_S = 3.0
+_SAMPLE_S = 5.0
 MEMORY_FILE = "memory.json"
 PID_FILE = "keeper.pid"
 
@@ -37,7 +37,9 @@ class Memory(msgspec.Struct, frozen=True):
 def measure(folder: Path) -> Memory:
     """Return the memory of the lab in `folder` at this moment, with the highest measured so far, and keep it."""
     plan = read_plan(folder)
-    found = {docker.name: sum(map(_share, pids_in(pid_of(folder, docker.name)))) for docker in plan.dockers}
+    firsts = {docker.name: pid_of(folder, docker.name) for docker in plan.dockers}
+    pids = pids_by_docker(firsts.values())
+    found = {name: sum(map(_share, pids.get(first, ()))) for name, first in firsts.items()}
     now = sum(found.values())
     before = read_state(folder / MEMORY_FILE, Memory) or Memory()
     memory = Memory(now=now, peak=max(now, before.peak), dockers=found)

@@ -51,6 +51,7 @@ class Lab:
         broker: str = "rabbitmq",
         names: Sequence[str] = (),
         is_shell_only: bool = False,
+        has_bare_nodes: bool = False,
         datastore_bytes: int = 0,
         until_pid: int = 0,
         environment: Mapping[str, str] = MappingProxyType({}),
@@ -58,10 +59,10 @@ class Lab:
         """Make a lab of `n` node dockers and a registry in the new or empty `folder`, and return when all are up.
 
         `settings`: of registry and nodes (default: `boot.lab_settings()`). `is_shell_only`: dockers that boot nothing, for tests
-        that bring their own processes. `datastore_bytes`: the shared disk is a
-        tmpfs of that size. `until_pid`: take all down when that process is gone, however it ends. `environment`: more variables
-        for everything in the dockers, a plug-in's PYTHONPATH for instance. Raises ConflictError when
-        there is a lab already, SettingsError when a program or root is missing; what was made until then is removed.
+        that bring their own processes; `has_bare_nodes`: only the registry boots. `datastore_bytes`: the shared disk is a tmpfs
+        of that size. `until_pid`: take all down when that process is gone, however it ends. `environment`: more variables for
+        everything in the dockers, a plug-in's PYTHONPATH for instance. Raises ConflictError when there is a lab already,
+        SettingsError when a program or root is missing; what was made until then is removed.
         """
         if os.geteuid():
             raise InvalidInputError("the lab makes network namespaces and mounts: run it as root")
@@ -75,7 +76,14 @@ class Lab:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         try:
             variables = {**environment_of(settings or boot.lab_settings()), **environment}
-            plan = _make(folder, _dockers(n, names), variables, broker, is_shell_only, datastore_bytes, until_pid)
+            wanted = LabPlan(
+                dockers=_dockers(n, names),
+                settings=variables,
+                broker=broker,
+                is_shell_only=is_shell_only,
+                has_bare_nodes=has_bare_nodes,
+            )
+            plan = _make(folder, wanted, datastore_bytes, until_pid)
             lab = cls(folder)
             if plan.is_shell_only:
                 lab._start(plan.dockers)
@@ -273,6 +281,8 @@ class Lab:
         boot.await_registry(self.folder, self._plan)
         write_file(self.folder / "token" / "node.token", f"{self.create_token()}\n".encode(), 0o600)
         self._start([docker for docker in self._plan.dockers if docker.name != REGISTRY])
+        if self._plan.has_bare_nodes:
+            return
         with self.ops_client() as client:
             boot.await_nodes(client, self.folder, self.nodes)
 
@@ -297,15 +307,8 @@ def _dockers(n: int, names: Sequence[str]) -> tuple[DockerPlan, ...]:
     return (DockerPlan(name=REGISTRY, number=2), *nodes)
 
 
-def _make(
-    folder: Path,
-    wanted: tuple[DockerPlan, ...],
-    variables: dict[str, str],
-    broker: str,
-    is_shell_only: bool,
-    size: int,
-    until_pid: int,
-) -> LabPlan:
+def _make(folder: Path, wanted: LabPlan, size: int, until_pid: int) -> LabPlan:
+    """Make folders, keeper and bridge; return the plan with the network that was free."""
     for name in ("datastore", "token"):
         (folder / name).mkdir(exist_ok=True)
     boot.make_keys(folder)
@@ -313,14 +316,7 @@ def _make(
         call(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder / "datastore")])
     pid = _start_keeper(folder, until_pid)
     network, link = bridge.make_bridge(pid)
-    plan = LabPlan(
-        network=network,
-        link=link,
-        dockers=wanted,
-        settings=variables,
-        broker=broker,
-        is_shell_only=is_shell_only,
-    )
+    plan = msgspec.structs.replace(wanted, network=network, link=link)
     write_plan(folder, plan)
     return plan
 

@@ -34,12 +34,13 @@ class DockerPlan(msgspec.Struct, frozen=True, kw_only=True):
 class LabPlan(msgspec.Struct, frozen=True, kw_only=True):
     """One lab. `network` is the third number of its subnet, `link` the machine's own end of the wire to the bridge."""
 
-    network: int
-    link: str
+    network: int = 0
+    link: str = ""
     dockers: tuple[DockerPlan, ...] = ()
     settings: dict[str, str] = {}
     broker: str = "rabbitmq"
     is_shell_only: bool = False
+    has_bare_nodes: bool = False
 
     def address(self, name: str) -> str:
         """Return the address of a docker. Raises NotFoundError with the names there are."""
