@@ -44,23 +44,25 @@ class BatchProgress:
         """Whether any worker has left a mark or rows for the batch."""
         return bool(self._names)
 
-    def saved_rows(self) -> tuple[LabelRow, ...]:
-        """Return the rows of all finished parts, each (item, revision) once. Raises IntegrityError."""
-        rows: dict[tuple[str, int], LabelRow] = {}
+    def saved_rows(self) -> tuple[tuple[LabelRow, str], ...]:
+        """Return the rows of all finished parts, each (item, revision) once, and the node that did it. Raises IntegrityError."""
+        rows: dict[tuple[str, int], tuple[LabelRow, str]] = {}
         for name in sorted(n for n in self._names if n.split("~")[1] == _ROWS):
             path = self._folder.below(*_WHERE, name)
             try:
-                found = unseal("progress", read_file(path), Segment, path).rows
+                found = unseal("progress", read_file(path), Segment, path)
             except NotFoundError:  # cleared by another worker, which wrote the segment
                 continue
-            for row in found:
-                rows.setdefault((row.item_id, row.revision), row)
+            node = next(iter(found.handled), "")
+            for row in found.rows:
+                rows.setdefault((row.item_id, row.revision), (row, node))
         return tuple(rows.values())
 
-    def save_rows(self, rows: Sequence[LabelRow]) -> None:
-        """Save the rows of a finished part."""
+    def save_rows(self, rows: Sequence[LabelRow], node: str) -> None:
+        """Save the rows of a part that `node` has finished."""
         name = f"{self._batch}~{_ROWS}~{secrets.token_hex(8)}"
-        create_exclusive(self._folder.ready(*_WHERE) / name, *seal("progress", Segment(names=(self._batch,), rows=tuple(rows))))
+        part = Segment(names=(self._batch,), rows=tuple(rows), handled={node: len(rows)})
+        create_exclusive(self._folder.ready(*_WHERE) / name, *seal("progress", part))
         self._names.add(name)
 
     def record_attempt(self, part: str, worker: str) -> str:
@@ -87,6 +89,14 @@ class BatchProgress:
             now = clock_s(self._folder.ready(*_WHERE))
             lost += [mark for mark in others if self._age_s(mark, now) > task_limit_s]
         return len(lost)
+
+    def has_live_attempt(self, part: str, is_lost: Callable[[str], bool], patience_s: float) -> bool:
+        """Return whether a worker that may be alive began the part less than `patience_s` ago."""
+        marks = [name for name in self._names if name.split("~")[1:3] == [_TRY, part] and not is_lost(name.split("~")[3])]
+        if not marks:
+            return False
+        now = clock_s(self._folder.ready(*_WHERE))
+        return any(self._age_s(mark, now) < patience_s for mark in marks)
 
     def _age_s(self, mark: str, now: float) -> float:
         made = modified_s(self._folder.below(*_WHERE, mark))

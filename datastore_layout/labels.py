@@ -46,14 +46,20 @@ class LabelRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class Segment(Message, frozen=True, kw_only=True):
-    """One file of the log: the rows of the batches `names` (one, or many in a merged file), oldest first."""
+    """One file of the log: the rows of the batches `names` (one, or many in a merged file), oldest first.
+
+    `handled` says how many of the rows each node processed; a merged file does not tell.
+    """
 
     names: tuple[str, ...]
     rows: tuple[LabelRow, ...]
+    handled: dict[str, int] = {}
 
 
-def write_segment(folder: TaskFolder, name: str, rows: Sequence[LabelRow]) -> bool:
+def write_segment(folder: TaskFolder, name: str, rows: Sequence[LabelRow], handled: Mapping[str, int] | None = None) -> bool:
     """Append the rows of one intake batch under its name; False when the batch has its segment already.
+
+    `handled` tells how many of them each node processed.
 
     Raises InvalidInputError on malformed ids, StorageFullError.
     """
@@ -61,7 +67,7 @@ def write_segment(folder: TaskFolder, name: str, rows: Sequence[LabelRow]) -> bo
     for row in rows:
         parse_item(row.item_id)
     path = folder.ready(*WHERE) / name
-    return create_exclusive(path, *seal("labels", Segment(names=(name,), rows=tuple(rows))))
+    return create_exclusive(path, *seal("labels", Segment(names=(name,), rows=tuple(rows), handled=dict(handled or {}))))
 
 
 def is_log_file(name: str) -> bool:

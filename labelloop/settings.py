@@ -119,7 +119,7 @@ class TrainSettings(Area, frozen=True, kw_only=True):
     gather_s: Annotated[float, _say("Seconds that the ranks left by a lost one are waited for.", gt=0)] = 3.0
     part_samples: Annotated[
         int, _say("Samples of a batch that one data worker takes at a time, so that several share a large batch.", ge=1)
-    ] = 128
+    ] = 100
     keep_versions: Annotated[int, _say("Published versions kept besides the serving one.", ge=1)] = 10
 
 

@@ -14,10 +14,15 @@ RANK_TASK = "labelloop.train.rank"  # on queues.rank_queue(node); its bytes are 
 
 
 class IntakeHint(Message, frozen=True, kw_only=True):
-    """The intake file `batch_id` of `task` waits to become a label-log segment."""
+    """The intake file `batch_id` of `task` waits to become a label-log segment.
+
+    Samples `start` to `stop` of it are one worker's part; `stop` 0 = all of it, which a large batch's taker cuts into parts.
+    """
 
     task: str
     batch_id: str
+    start: int = 0
+    stop: int = 0
 
 
 class RunHint(Message, frozen=True, kw_only=True):

@@ -3,13 +3,15 @@
 Owns the order of steps and the cornering of poison: an attempt is recorded before the work; a part of a batch that cost two
 workers their lives is halved, and an item that did so alone becomes a failed row. Must never hold what a restart needs in memory.
 Called by the Celery task of `roles.data.worker`; one `BatchProcessor` a process, one batch at a time.
+
+A large batch is cut into parts that the workers of all train nodes share; whoever finishes the last part writes the segment.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Sequence
 from enum import Enum
 from pathlib import Path
@@ -27,6 +29,7 @@ from labelloop.settings import Settings
 logger = logging.getLogger(__name__)
 
 LOST_ATTEMPTS = 2
+PATIENCE = 5  # times train.requeue_after_s: how long a part that was begun is not hinted again
 _PIPELINES = 32
 
 
@@ -37,6 +40,7 @@ class Result(Enum):
     KNOWN = "its segment was there already"
     GONE = "it was processed and collected, or never accepted"
     UNFINISHED = "its time was up, the rest goes on"
+    PART = "a part of it is done, others are not yet"
 
 
 def worker_token(node: str) -> str:
@@ -72,8 +76,35 @@ class BatchProcessor:
         self._me = worker_token(node)
         self._pipelines: OrderedDict[tuple[str, int], Pipeline] = OrderedDict()
 
-    def process(self, task: str, batch: str) -> Result:
-        """Write the segment of a batch, or as much as time allows.
+    def plan(self, task: str, batch: str) -> tuple[tuple[int, int], ...] | None:
+        """Return the parts (start, stop) of a large batch that nobody has finished or is at; None = process it as a whole.
+
+        Raises RetryableError when the datastore is not ready.
+        """
+        folder = task_folder(self._root, task)
+        if has_segment(folder, batch):
+            return None
+        try:
+            samples = read_intake(folder, batch).samples
+        except NotFoundError:
+            return None
+        size = self._settings.train.part_samples
+        if len(samples) <= size:
+            return None
+        progress = BatchProgress(folder, batch)
+        saved = {(row.item_id, row.revision) for row, _ in progress.saved_rows()}
+        parts = [(start, min(start + size, len(samples))) for start in range(0, len(samples), size)]
+        open_parts = [(a, b) for a, b in parts if any((s.item_id, s.revision) not in saved for s in samples[a:b])]
+        if not open_parts:
+            return None
+        patience_s = PATIENCE * self._settings.train.requeue_after_s
+        return tuple((a, b) for a, b in open_parts if not progress.has_live_attempt(f"{a}-{b}", self._is_lost, patience_s))
+
+    def _is_lost(self, worker: str) -> bool:
+        return is_lost(worker, self._me)
+
+    def process(self, task: str, batch: str, start: int = 0, stop: int = 0) -> Result:
+        """Write the segment of a batch, or as much as time allows; of samples `start` to `stop` alone unless `stop` is 0.
 
         Raises RetryableError when the datastore or the encoder is not ready; the sweep hints again.
         """
@@ -86,9 +117,11 @@ class BatchProcessor:
         except NotFoundError:
             return Result.GONE
         work = _Work(folder, request, self._pipeline(folder), self._settings, self._me)
-        if not work.run():
+        if not work.run(start, stop):
             return Result.UNFINISHED
-        is_mine = write_segment(folder, batch, work.rows())
+        if not work.is_whole():
+            return Result.PART
+        is_mine = write_segment(folder, batch, work.rows(), work.handled())
         work.progress.clear()
         return Result.WRITTEN if is_mine else Result.KNOWN
 
@@ -113,17 +146,39 @@ class _Work:
 
     def __init__(self, folder: TaskFolder, request: SubmitRequest, pipeline: Pipeline, settings: Settings, me: str) -> None:
         self.progress = BatchProgress(folder, request.batch_id)
+        self._folder = folder
         self._samples = request.samples
         self._batch = request.batch_id
         self._pipeline = pipeline
         self._limit_s = settings.train.task_limit_s
         self._me = me
-        saved = {(row.item_id, row.revision): row for row in self.progress.saved_rows()}
-        self._rows = {i: saved[s.item_id, s.revision] for i, s in enumerate(request.samples) if (s.item_id, s.revision) in saved}
+        self._node = me.rsplit(".", 2)[0]
+        self._rows: dict[int, LabelRow] = {}
+        self._nodes: dict[int, str] = {}
+        self._recall()
 
-    def run(self) -> bool:
-        """Work on all samples; False when the time was up, with what is done saved."""
-        return self._part(0, len(self._samples), is_half=False)
+    def _recall(self) -> None:
+        """Take in what is saved of the batch."""
+        saved = {(row.item_id, row.revision): (row, node) for row, node in self.progress.saved_rows()}
+        for i, sample in enumerate(self._samples):
+            if (found := saved.get((sample.item_id, sample.revision))) is not None:
+                self._rows[i], self._nodes[i] = found
+
+    def run(self, start: int = 0, stop: int = 0) -> bool:
+        """Work on samples `start` to `stop`, 0 = all; False when the time was up, with what is done saved."""
+        is_part = bool(stop)
+        return self._part(start, min(stop, len(self._samples)) or len(self._samples), is_half=is_part)
+
+    def is_whole(self) -> bool:
+        """Return whether all samples are done, by whomever; a part's rows are saved before this is asked."""
+        if len(self._rows) < len(self._samples):
+            self.progress = BatchProgress(self._folder, self._batch)
+            self._recall()
+        return len(self._rows) == len(self._samples)
+
+    def handled(self) -> dict[str, int]:
+        """Return how many samples each node did."""
+        return dict(Counter(self._nodes.get(i, self._node) for i in self._rows))
 
     def rows(self) -> list[LabelRow]:
         """Return the rows of all samples, in their order."""
@@ -144,7 +199,7 @@ class _Work:
             self.progress.end_attempt(mark)
             raise
         if is_half or not is_finished:
-            self.progress.save_rows([self._rows[i] for i in todo if i in self._rows])
+            self.progress.save_rows([self._rows[i] for i in todo if i in self._rows], self._node)
         self.progress.end_attempt(mark)
         return is_finished
 
@@ -158,7 +213,7 @@ class _Work:
         logger.error("batch %s: item %r ended %d workers by itself and is given up", self._batch, sample.item_id, lost)
         reason = f"processing it ended its worker {lost} times; replace the item and label it again"
         self._rows[start] = _row(sample, error=(UnreadableItemError.code, reason))
-        self.progress.save_rows([self._rows[start]])
+        self.progress.save_rows([self._rows[start]], self._node)
         return True
 
     def _embed(self, todo: Sequence[int]) -> bool:

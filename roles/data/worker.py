@@ -10,6 +10,8 @@ import functools
 import logging
 from pathlib import Path
 
+import msgspec
+
 from datastore_layout.root import Root, open_root
 from intake.encoders import set_threads
 from labelloop.errors import LabelloopError
@@ -35,13 +37,22 @@ def make_data_app(config: RoleConfig, settings: Settings, root: Root) -> RoleApp
     def processor() -> BatchProcessor:
         return BatchProcessor(root, settings, config.node)
 
+    def share(hint: IntakeHint, parts: tuple[tuple[int, int], ...]) -> None:
+        logger.info("batch %s: %d parts of it wait for the workers of all nodes", hint.batch_id, len(parts))
+        for start, stop in parts:
+            send(app, INTAKE_TASK, msgspec.structs.replace(hint, start=start, stop=stop), queue)
+
     @app.task(name=INTAKE_TASK)
     def intake(payload: bytes) -> None:
         try:
             hint = decode(IntakeHint, payload)
             with log_context(task=hint.task):
                 activity.say(f"{hint.task}: batch {hint.batch_id}")
-                result = processor().process(hint.task, hint.batch_id)
+                parts = processor().plan(hint.task, hint.batch_id) if not hint.stop else None
+                if parts is not None:
+                    share(hint, parts)
+                    return
+                result = processor().process(hint.task, hint.batch_id, hint.start, hint.stop)
                 logger.info("batch %s: %s", hint.batch_id, result.value)
                 if result is Result.UNFINISHED:
                     send(app, INTAKE_TASK, hint, queue)

@@ -9,15 +9,16 @@ from pathlib import Path
 
 import pytest
 
+from datastore_layout.files import list_names
 from datastore_layout.intake_files import write_intake
 from datastore_layout.intake_progress import BatchProgress
-from datastore_layout.labels import LabelLog
+from datastore_layout.labels import LabelLog, LabelRow, read_segment
 from datastore_layout.root import Root, TaskFolder, create_root, task_folder
 from datastore_layout.tasks import save_spec
 from intake.pipeline import Pipeline
 from labelloop.errors import StorageFullError
 from labelloop.messages import Sample, SubmitRequest, TaskExtraInfo, TaskSpec
-from labelloop.settings import Settings
+from labelloop.settings import Settings, TrainSettings
 from roles.data.batches import BatchProcessor, Result, is_lost, worker_token
 
 
@@ -125,3 +126,55 @@ def test_an_attempt_of_another_node_counts_as_lost_once_it_is_too_old(folder: Ta
     assert seen.lost_attempts("0-2", lambda _: True, task_limit_s=60.0) == 0
     seen.clear()
     assert BatchProgress(folder, "b1").lost_attempts("0-4", lambda _: True, 60.0) == 0
+
+
+def sharing(n: int) -> Settings:
+    return Settings(train=TrainSettings(part_samples=n))
+
+
+def test_the_workers_of_two_nodes_share_a_large_batch_and_the_last_one_writes_its_segment(root: Root, folder: TaskFolder) -> None:
+    submit(folder, "b1", *(f"text{n}" for n in range(8)))
+    one, other = (BatchProcessor(root, sharing(3), node) for node in ("n1", "n2"))
+    assert one.plan("t1", "b1") == ((0, 3), (3, 6), (6, 8))
+    assert one.process("t1", "b1", 0, 3) is Result.PART
+    assert other.process("t1", "b1", 6, 8) is Result.PART
+    assert other.plan("t1", "b1") == ((3, 6),)
+    assert other.process("t1", "b1", 0, 3) is Result.PART  # a hint that came twice
+    assert other.process("t1", "b1", 3, 6) is Result.WRITTEN
+    assert one.process("t1", "b1", 3, 6) is Result.KNOWN
+    assert [row.item_id for row in LabelLog(folder).refresh()] == [f"i{n}" for n in range(8)]
+    assert read_segment(folder, "b1").handled == {"n1": 3, "n2": 5}
+    assert list_names(folder.below("Preprocess", "progress")) == []
+    for processor in (one, other):
+        processor.close()
+
+
+def test_a_batch_whose_parts_are_all_done_is_written_by_whoever_is_hinted_next(root: Root, folder: TaskFolder) -> None:
+    submit(folder, "b1", *(f"text{n}" for n in range(4)))
+    processor = BatchProcessor(root, sharing(2), "n1")
+    work = [LabelRow(f"i{n}", 1, f"data:,text{n}", ("a",)) for n in range(4)]
+    BatchProgress(folder, "b1").save_rows(work, "n9")  # by a worker that died before it wrote the segment
+    assert processor.plan("t1", "b1") is None
+    assert processor.process("t1", "b1") is Result.WRITTEN
+    assert read_segment(folder, "b1").handled == {"n9": 4}
+    processor.close()
+
+
+def test_a_part_that_a_living_worker_has_begun_is_not_hinted_again(root: Root, folder: TaskFolder) -> None:
+    submit(folder, "b1", *(f"text{n}" for n in range(4)))
+    processor = BatchProcessor(root, sharing(2), "n1")
+    BatchProgress(folder, "b1").record_attempt("2-4", "n2.77.1")
+    assert processor.plan("t1", "b1") == ((0, 2),)
+    BatchProgress(folder, "b1").record_attempt("0-2", "n1.1.1")  # a process of this node that is gone
+    assert processor.plan("t1", "b1") == ((0, 2),)
+    processor.close()
+
+
+def test_a_small_batch_is_one_workers_work(root: Root, folder: TaskFolder) -> None:
+    submit(folder, "b1", "one", "two")
+    processor = BatchProcessor(root, sharing(2), "n1")
+    assert processor.plan("t1", "b1") is None
+    assert processor.plan("t1", "b9") is None
+    assert processor.process("t1", "b1") is Result.WRITTEN
+    assert read_segment(folder, "b1").handled == {"n1": 2}
+    processor.close()
