@@ -20,13 +20,15 @@ _lock = threading.Lock()  # one executor: managers in one process, as in tests, 
 
 
 def with_block(text: str, hosts: Iterable[tuple[str, str]]) -> str:
-    """Return `text` with the block replaced by one line per (ip, hostname), or appended; pure. All other lines stay as they are."""
+    """Return `text` with the block replaced by one line per (ip, hostname), or put first; pure. All other lines stay as they are.
+
+    First, because a name means its first line: Debian gives a machine's own name to 127.0.1.1, where its broker is for nobody.
+    """
     lines = text.splitlines(keepends=True)
     marks = [line.rstrip("\r\n") for line in lines]
     block = [f"{BEGIN}\n", *(f"{ip}\t{hostname}\n" for ip, hostname in hosts), f"{END}\n"]
     if BEGIN not in marks:
-        before = lines if not lines or lines[-1].endswith("\n") else [*lines[:-1], lines[-1] + "\n"]
-        return "".join([*before, *block])
+        return "".join([*block, *lines])
     first = marks.index(BEGIN)
     after = marks.index(END, first) + 1 if END in marks[first:] else first + 1  # a torn block: only its first mark is ours
     return "".join([*lines[:first], *block, *lines[after:]])

@@ -255,6 +255,7 @@ class Manager:
             if self._urls is not None or assignment.has_left:
                 return
             if assignment.role is None:
+                write_hosts(self._options.hosts_file, assignment.hosts or ((self._options.ip, self._options.name),))
                 self._member.tend_alone()
                 return
             write_hosts(self._options.hosts_file, assignment.hosts)

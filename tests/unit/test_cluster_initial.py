@@ -151,14 +151,15 @@ def test_every_ignored_field_exists() -> None:
 
 def test_the_block_is_added_replaced_and_emptied_and_other_lines_stay(tmp_path: Path) -> None:
     path = tmp_path / "hosts"
-    path.write_text("127.0.0.1\tlocalhost")
+    path.write_text("127.0.0.1\tlocalhost\n127.0.1.1\tt1\n")
     inode = path.stat().st_ino
     assert write_hosts(path, [("10.0.0.9", "t1"), ("10.0.0.10", "t2")])
     assert read_block(path) == (("10.0.0.9", "t1"), ("10.0.0.10", "t2"))
+    assert path.read_text().index("10.0.0.9") < path.read_text().index("127.0.1.1")  # a name means its first line
     path.write_text(path.read_text() + "10.9.9.9\tmine\n")
     assert not write_hosts(path, [("10.0.0.9", "t1"), ("10.0.0.10", "t2")])
     assert write_hosts(path, [("10.0.0.9", "t1")])
-    assert path.read_text() == f"127.0.0.1\tlocalhost\n{BEGIN}\n10.0.0.9\tt1\n{END}\n10.9.9.9\tmine\n"
+    assert path.read_text() == f"{BEGIN}\n10.0.0.9\tt1\n{END}\n127.0.0.1\tlocalhost\n127.0.1.1\tt1\n10.9.9.9\tmine\n"
     write_hosts(path, [])
     assert read_block(path) == ()
     assert path.stat().st_ino == inode  # a bind-mounted file cannot be renamed over
