@@ -143,12 +143,15 @@ class Rabbit:
         self.control("join_cluster", other.node)
         self.control("start_app")
 
-    def declare(self, replicated: Sequence[str] = (), own: Sequence[str] = (), dead: str = "", limit: int = 10) -> None:
+    def declare(
+        self, replicated: Sequence[str] = (), own: Sequence[str] = (), dead: str = "", limit: int = 10, replicas: int = 3
+    ) -> None:
         """Declare quorum queues (with a dead-letter queue) and classic ones, as the manager does."""
         with kombu.Connection(self.url) as connection, connection.channel() as channel:
-            arguments = {"x-queue-type": "quorum", "x-delivery-limit": limit}
+            quorum = {"x-queue-type": "quorum", "x-quorum-initial-group-size": replicas}
+            arguments: dict[str, object] = {**quorum, "x-delivery-limit": limit}
             if dead:
-                channel.queue_declare(dead, durable=True, auto_delete=False, arguments={"x-queue-type": "quorum"})
+                channel.queue_declare(dead, durable=True, auto_delete=False, arguments=quorum)
                 arguments |= {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": dead}
             for name in replicated:
                 channel.queue_declare(name, durable=True, auto_delete=False, arguments=arguments)
