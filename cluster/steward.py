@@ -124,13 +124,17 @@ class Steward:
         failed = self._failed_rounds
 
         def is_settled() -> bool:
-            is_kept = self._decided[0] is Action.KEEP or (self._decided[0] is Action.WAIT and not self.wanted.roles)
+            is_kept = self._decided[0] is Action.KEEP or self._is_empty()
             return self._decided_revision >= revision and is_kept and is_done()
 
         self.lock.wait_for(lambda: is_settled() or self._failed_rounds > failed or self._is_ending, SETTLE_WAIT_S)
         if not is_settled():
             why = self._failure or self._decided[1]
             raise NotReadyError(f"not there yet: {why}; the registry goes on trying, see `labelloop status`")
+
+    def _is_empty(self) -> bool:
+        """Return whether no role is wanted and none is held."""
+        return not self.wanted.roles and not self._releasing and not unwanted(self._view(self._clock()))
 
     def must_be_confirmed(self) -> None:
         """Raise NotReadyError (under the lock) while this registry knows less than the nodes do."""
