@@ -23,7 +23,7 @@ from scripts.chaos.flow import Flow
 from scripts.chaos.ground import LabGround
 from scripts.chaos.items import item_of
 from scripts.chaos.streams import CALL_S
-from scripts.chaos.trial import NeverCameTrueError, until, why_not_ready
+from scripts.chaos.trial import NeverCameTrueError, await_whole, until
 
 AT_ONCE_S = 5.0
 Which = Callable[[LabGround], str]
@@ -344,5 +344,4 @@ def _await_answers(ground: LabGround, flow: Flow) -> float:
 
 
 def _await_whole(ground: LabGround) -> None:
-    time.sleep(2.0)  # what is said of the time before is forgotten by then
-    until(lambda: why_not_ready(ground), "the cluster whole before the next")
+    await_whole(ground)

@@ -31,6 +31,7 @@ PATIENCE_S = 180.0
 POLL_S = 0.1
 SEEDS = 40
 STEADY_S = 2.5  # longer than what the registry says may be old
+_ONE_LOOK_S = 5.0  # a count of replicas that is right at once costs less
 T = TypeVar("T")
 G = TypeVar("G", bound="Ground")
 
@@ -115,14 +116,14 @@ def run_trial(
     flow: Flow | None = None
     whole_s, seen = -1.0, ""
     try:
-        until(lambda: why_not_ready(ground), "a whole cluster before the fault", patience_s)
+        await_whole(ground, "", patience_s)
         open_and_seed(ground, task, patience_s)
         with Flow(ground.cluster, task, sizes) as flow:
             until(lambda: "" if flow.is_under_way() else flow.why_not_over(), "a flow under way", patience_s)
             logger.info("now: %s", name)
             seen = hurt(ground, flow)
             flow.pace.release()
-            whole_s = until(lambda: why_not_ready(ground, task), "the cluster whole again", patience_s, STEADY_S)
+            whole_s = await_whole(ground, task, patience_s)
             until(lambda: "" if flow.is_over() else flow.why_not_over(), "every client through", patience_s)
         until(lambda: _why_waiting(ground, task), "an empty intake", patience_s)
         asked: dict[str, int] = {}
@@ -145,14 +146,27 @@ def run_trial(
     )
 
 
-def why_not_ready(ground: Ground, task: str = "") -> str:
-    """Return what is missing for a whole cluster with answering roles: the registry's view, one call to each role, replicas."""
+def await_whole(ground: Ground, task: str = "", patience_s: float = PATIENCE_S) -> float:
+    """Return after how many seconds the cluster was whole and stayed so: every role in its place and answering, every replica."""
+    began_s = time.monotonic()
+    whole_s = until(lambda: why_not_answering(ground, task), "the cluster whole again", patience_s, STEADY_S)
+    looked_s = time.monotonic() - began_s
+    late_s = until(lambda: _why_not_replicated(ground), "every queue with its replicas", patience_s)
+    return whole_s if late_s < _ONE_LOOK_S else looked_s + late_s
+
+
+def why_not_answering(ground: Ground, task: str = "") -> str:
+    """Return what is missing for a whole cluster: what the registry sees, and one call to each role of `task` ('' = no call)."""
     if reason := why_not_whole(ground.registry.nodes(deadline_s=CALL_S), ground.wanted):
         return reason
     if task:
         ground.cluster.train().progress(m.ProgressRequest(task=task), deadline_s=CALL_S)
         request = m.PredictRequest(task=task, items=(item_of("probe"),))
         ground.cluster.inference().predict(request, deadline_s=CALL_S)
+    return ""
+
+
+def _why_not_replicated(ground: Ground) -> str:
     inference = [name for name, role in ground.wanted.items() if role == "inference"]
     return why_not_replicated(ground.replicas(), len(inference))
 
