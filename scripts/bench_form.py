@@ -9,6 +9,7 @@ start, join, by `erl_call`, which is the quickest way there is. Called by `scrip
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import secrets
 import statistics
@@ -111,10 +112,8 @@ def _why_silent(ground: LabGround) -> str:
     if len(topology.inference_rpc) != len(ground.of("inference")) or not topology.train_rpc:
         return f"only {topology.inference_rpc} and {topology.train_rpc!r} are known"
     with TrainClient(topology.train_rpc, ground.lab.client_identity(), ground.lab.settings.wire) as client:
-        try:
+        with contextlib.suppress(NotFoundError):
             client.progress(m.ProgressRequest(task="nobody"), deadline_s=5.0)
-        except NotFoundError:
-            pass
     for node in ground.of("inference"):
         with ground.inference_at(node) as client_at:
             try:
