@@ -13,8 +13,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cluster.lab.bridge import in_bridge, port_of
-from cluster.lab.dockers import pids_in
+from cluster.lab.dockers import command_of, pids_in
+from cluster.lab.plan import mark_of
 from cluster.lab.relay import set_delay
+from cluster.process import find_marked
 from labelloop.errors import DeadlineError
 
 _TABLE = "lab"
@@ -26,9 +28,10 @@ def freeze(first: int) -> None:
     _signal_all(first, signal.SIGSTOP, wanted="tTZX")
 
 
-def thaw(first: int) -> None:
-    """SIGCONT every process of a docker."""
-    for pid in pids_in(first):
+def thaw(folder: Path, first: int) -> None:
+    """SIGCONT every process of a docker, and each nsenter that stopped itself because its child inside was stopped."""
+    entered = [pid for pid in find_marked(mark_of(folder)) if f"--target {first} " in command_of(pid)]
+    for pid in (*pids_in(first), *entered):
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGCONT)
 

@@ -199,7 +199,7 @@ class Lab:
 
     def thaw(self, name: str) -> None:
         """Let a frozen docker go on."""
-        faults.thaw(self._first(name))
+        faults.thaw(self.folder, self._first(name))
 
     def partition(self, *groups: Sequence[str]) -> None:
         """Cut the wires between dockers of different groups, both ways; one in no group, and the machine, reach everybody."""
