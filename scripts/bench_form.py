@@ -24,7 +24,7 @@ from typing import Any
 from cluster.lab.dockers import CHECKOUT
 from cluster.lab.lab import Lab, running_lab
 from labelloop import messages as m
-from labelloop.clients import TrainClient
+from labelloop.clients import InferenceClient, TrainClient
 from labelloop.errors import InternalError, NotFoundError
 from labelloop.logs import set_up_logs
 from labelloop.settings import LogSettings
@@ -111,15 +111,12 @@ def _why_silent(ground: LabGround) -> str:
     topology = ground.registry.topology(deadline_s=5.0)
     if len(topology.inference_rpc) != len(ground.of("inference")) or not topology.train_rpc:
         return f"only {topology.inference_rpc} and {topology.train_rpc!r} are known"
-    with TrainClient(topology.train_rpc, ground.lab.client_identity(), ground.lab.settings.wire) as client:
-        with contextlib.suppress(NotFoundError):
-            client.progress(m.ProgressRequest(task="nobody"), deadline_s=5.0)
-    for node in ground.of("inference"):
-        with ground.inference_at(node) as client_at:
-            try:
-                client_at.job(m.JobKey(task="nobody", job_id="none"), deadline_s=5.0)
-            except NotFoundError:
-                continue
+    identity, settings = ground.lab.client_identity(), ground.lab.settings.wire
+    with contextlib.suppress(NotFoundError), TrainClient(topology.train_rpc, identity, settings) as train:
+        train.progress(m.ProgressRequest(task="nobody"), deadline_s=5.0)
+    for address in topology.inference_rpc:
+        with contextlib.suppress(NotFoundError), InferenceClient(address, identity, settings) as inference:
+            inference.job(m.JobKey(task="nobody", job_id="none"), deadline_s=5.0)
     return ""
 
 
