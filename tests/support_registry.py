@@ -25,7 +25,7 @@ from labelloop.wire import Peer, Server
 T = TypeVar("T")
 SETTINGS = Settings(
     wire=WireSettings(deadline_s=20.0, retries=0),
-    cluster=ClusterSettings(heartbeat_s=0.1, dead_after_s=1.5, majority_lost_s=1.0, drain_wait_s=2.0),
+    cluster=ClusterSettings(heartbeat_s=0.1, dead_after_s=2.5, majority_lost_s=1.5, drain_wait_s=6.0),
 )
 ROOT = Path("/nowhere")
 

@@ -21,7 +21,7 @@ from labelloop.errors import (
     UnauthenticatedError,
 )
 from labelloop.tls import enrol
-from tests.support_registry import SETTINGS, World, open_world, until
+from tests.support_registry import SETTINGS, SimulatedManager, World, open_world, until
 
 
 @pytest.fixture
@@ -39,6 +39,13 @@ def _request(name: str, **fields: bool) -> m.NodeRequest:
 def _assign_in_vain(world: World, roles: dict[str, m.Role]) -> None:
     with contextlib.suppress(NotReadyError):
         world.ops.assign(m.AssignRequest(roles=roles), deadline_s=120)  # type: ignore[arg-type]
+
+
+def _begin_work(world: World, manager: SimulatedManager, work: str) -> None:
+    """Have a node work, and the registry know it."""
+    manager.work = work
+    views = lambda: {n.status.hostname: n.status.processes for n in world.ops.nodes().nodes}  # noqa: E731
+    until(lambda: any(p.activity == work for p in views()[manager.name]), "the registry hears of the work")
 
 
 def _rabbit(state: str, members: tuple[str, ...], running: tuple[str, ...] = ()) -> m.BrokerView:
@@ -117,7 +124,7 @@ def test_assign_changes_the_named_nodes_alone(world: World) -> None:
 def test_a_draining_inference_node_is_called_no_more_finishes_and_keeps_its_place(world: World) -> None:
     _, i1, i2 = world.boot("t1", "i1", "i2")
     world.form(t1="train", i1="inference", i2="inference")
-    i1.work = "3 chunks"
+    _begin_work(world, i1, "3 chunks")
     reply = world.ops.drain(_request("i1"))
     assert next(n for n in reply.nodes if n.status.hostname == "i1").is_draining
     assert world.ops.topology().inference_rpc == (f"{i2.ip}:9",)
@@ -136,7 +143,7 @@ def test_a_draining_inference_node_is_called_no_more_finishes_and_keeps_its_plac
 def test_a_draining_train_master_takes_labels_in_until_patience_ends_and_then_the_next_leads(world: World) -> None:
     t1, t2 = world.boot("t1", "t2")
     world.form(t1="train", t2="train")
-    t1.work = "run 7, step 3"
+    _begin_work(world, t1, "run 7, step 3")
     world.ops.drain(_request("t1"))
     assert world.ops.topology().train_rpc == f"{t1.ip}:9"
     until(lambda: world.ops.topology().train_rpc == f"{t2.ip}:9", "t2 leads")
