@@ -16,8 +16,9 @@ from typing import Any
 
 
 def list_benchmarks() -> tuple[str, ...]:
-    """Return the names that `scripts/bench` knows."""
-    return tuple(sorted(path.stem.removeprefix("bench_") for path in Path(__file__).parent.glob("bench_*.py")))
+    """Return the names that `scripts/bench` knows: `bench_infer_cluster.py` is 'infer-cluster'."""
+    names = (path.stem.removeprefix("bench_") for path in Path(__file__).parent.glob("bench_*.py"))
+    return tuple(sorted(name.replace("_", "-") for name in names))
 
 
 def machine() -> dict[str, Any]:
@@ -47,7 +48,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if rest[0] not in names:
         print(f"scripts/bench: no benchmark {rest[0]!r}; there are {', '.join(names)}", file=sys.stderr)
         return 2
-    figures = {"bench": rest[0], "machine": machine(), **importlib.import_module(f"scripts.bench_{rest[0]}").main(rest[1:])}
+    figures = {
+        "bench": rest[0],
+        "machine": machine(),
+        **importlib.import_module(f"scripts.bench_{rest[0].replace('-', '_')}").main(rest[1:]),
+    }
     text = json.dumps(figures, indent=2, ensure_ascii=False)
     print(text)
     if path is not None:
