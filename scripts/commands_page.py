@@ -13,6 +13,8 @@ import re
 import sys
 from pathlib import Path
 
+from scripts.cli import build_parser
+
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "commands.md"
 COLUMNS = "110"
 HEADING = """# Commands
@@ -24,10 +26,18 @@ What each `labelloop` command does; `labelloop COMMAND --help` prints the same.
 
 def page() -> str:
     """Return the page for the commands of every room."""
+    width = os.environ.get("COLUMNS")
     os.environ["COLUMNS"] = COLUMNS  # argparse asks for the terminal's width
-    from scripts.cli import build_parser
+    try:
+        return _page(build_parser())
+    finally:
+        if width is None:
+            del os.environ["COLUMNS"]
+        else:
+            os.environ["COLUMNS"] = width
 
-    parser = build_parser()
+
+def _page(parser: argparse.ArgumentParser) -> str:
     commands = _subcommands(parser)
     hidden = {action.dest for action in _choices(parser) if action.help == argparse.SUPPRESS}
     shown = {name: command for name, command in commands.items() if name not in hidden}

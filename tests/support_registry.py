@@ -52,6 +52,7 @@ class SimulatedManager:
         self.forgotten: list[str] = []
         self.tasks: list[str] = []
         self.left = 0
+        self.log = ["one", "two", "three"]
         self.work = ""
         self.broker = m.BrokerView()
         self.revoked: tuple[str, ...] = ()
@@ -72,13 +73,14 @@ class SimulatedManager:
 
     def start(self) -> SimulatedManager:
         """Serve and heartbeat."""
-        handlers = {
+        handlers: dict[str, Callable[..., m.Message]] = {
             "initial": self._initial,
             "status": lambda request, peer: self.status(),
             "stop_role": self._stop_role,
             "leave": self._leave,
             "forget": self._forget,
             "open_task": self._open_task,
+            "logs": lambda request, peer: m.LogsReply(text="\n".join(self.log[-request.lines :])),
         }
         self._server = Server("manager", handlers, self.identity, SETTINGS.wire, self.ip, self._port)
         self._server.listen()
