@@ -24,6 +24,18 @@ LIST_REPLICATED = """
 end || Q <- rabbit_amqqueue:list(), amqqueue:get_type(Q) =:= rabbit_quorum_queue]
 """
 
+# A replica that a fall made forget that it was ever in use waits for others to hold an election: alone it would wait for ever.
+WAKE = """
+[catch ra:trigger_election({Ra, node()})
+ || Q <- rabbit_amqqueue:list(), amqqueue:get_type(Q) =:= rabbit_quorum_queue,
+    {Ra, _} <- [amqqueue:get_pid(Q)],
+    lists:member(node(), maps:get(nodes, amqqueue:get_type_state(Q))),
+    ra_leaderboard:lookup_leader(Ra) =:= undefined],
+ok
+"""
+# Members keep the names of their replicas in a table that is written with delay; without its name a replica is lost in a fall.
+_SYNC = "rpc:multicall(rabbit_nodes:all_running(), dets, sync, [ra_directory_reverse], 5000)"
+
 
 class Replicas(msgspec.Struct, frozen=True):
     """One replicated queue and the Erlang nodes that hold it."""
@@ -151,7 +163,13 @@ Declare = fun({{Name, Args}}) ->
     Other -> [Name, unicode:characters_to_binary(io_lib:format("~0P", [Other, 20])), none]
   end
 end,
-[Declare(Row) || Row <- [{rows}]]
+Said = [Declare(Row) || Row <- [{rows}]],
+case [Name || [Name, new, rabbit_quorum_queue] <- Said] of
+  [] -> ok;
+  _ -> {_SYNC}
+end,
+{WAKE.strip()},
+Said
 """
 
 
@@ -188,6 +206,8 @@ Do = fun({{Action, Name, Node}}) ->
   [Action, Name, unicode:characters_to_binary(io_lib:format("~0P", [Outcome, 12]))]
 end,
 Begun = [spawn_monitor(fun() -> exit({{made, [Do(Row) || Row <- Rows]}}) end) || Rows <- [{rows}]],
-lists:append([receive {{'DOWN', Ref, process, Pid, {{made, Said}}}} -> Said;
-                      {{'DOWN', Ref, process, Pid, _}} -> [[died, <<>>, <<"died">>]] end || {{Pid, Ref}} <- Begun])
+Outcomes = lists:append([receive {{'DOWN', Ref, process, Pid, {{made, Said}}}} -> Said;
+                      {{'DOWN', Ref, process, Pid, _}} -> [[died, <<>>, <<"died">>]] end || {{Pid, Ref}} <- Begun]),
+{_SYNC},
+Outcomes
 """

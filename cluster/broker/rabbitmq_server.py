@@ -32,6 +32,7 @@ from cluster.broker.rabbitmq_config import (
 )
 from cluster.broker.rabbitmq_control import Control
 from cluster.broker.rabbitmq_process import Birth, ServerProcess
+from cluster.broker.rabbitmq_queues import WAKE
 from cluster.broker.rabbitmq_secrets import Cookie, copy_identity, make_folder, password_of, wipe_database, write_owned
 from cluster.broker.rabbitmq_view import LOOK, LastLook, Look, view_of
 from cluster.state import read_state, write_state
@@ -50,6 +51,10 @@ _POLL_S = 0.05
 _CONNECT_S = 1.0
 _EPMD_LOOK_S = 5.0
 _KNOWN_FILE = "known.json"
+
+
+class _EndedByUs(NotReadyError):
+    """The server was in a state that it does not get out of, so it was ended."""
 
 
 class Known(msgspec.Struct, frozen=True):
@@ -91,10 +96,11 @@ class RabbitServer:
         """
         with self.change:
             self._prepare()
-            birth = self._process.find()
-            if birth is None:
-                birth = self.boot()
-            self._await_ready(birth)
+            try:
+                self._await_ready(self._process.find() or self.boot())
+            except _EndedByUs as exc:
+                logger.warning("%s: starting it again", exc)
+                self._await_ready(self.boot())
 
     def boot(self, contact: str = "") -> Birth:
         """Start the server and return at once; an empty one enters the cluster of the Erlang node `contact`, if given."""
@@ -235,7 +241,7 @@ class RabbitServer:
             look = self.look()
         except UnauthenticatedError:
             self._process.stop(grace_s=0.0)
-            raise NotReadyError(f"the broker of {self.hostname} ran with another cookie: starting it again") from None
+            raise _EndedByUs(f"the broker of {self.hostname} ran with another cookie") from None
         except (UnreachableError, DeadlineError, NotReadyError) as exc:
             return self._silent(exc)
         self._answered_s = time.monotonic()
@@ -244,7 +250,7 @@ class RabbitServer:
             raise NotReadyError(f"the broker of {self.hostname} is paused: {view.reason}")
         if look.booted == "stopped":
             self._process.stop(grace_s=0.0)
-            raise NotReadyError(f"the application of the broker of {self.hostname} was stopped: starting it again")
+            raise _EndedByUs(f"the application of the broker of {self.hostname} was stopped")
         if view.state != "running":
             return view.reason + (f", waiting for {', '.join(view.members)}" if len(view.members) > 1 else "")
         self._settle(birth)
@@ -253,7 +259,7 @@ class RabbitServer:
     def _silent(self, exc: LabelloopError) -> str:
         if time.monotonic() - self._answered_s > self.settings.stuck_after_s:
             self._process.stop(grace_s=0.0)
-            raise NotReadyError(f"the broker of {self.hostname} was silent for {self.settings.stuck_after_s:g} s: ended") from exc
+            raise _EndedByUs(f"the broker of {self.hostname} was silent for {self.settings.stuck_after_s:g} s") from exc
         return str(exc)
 
     def _settle(self, birth: Birth) -> None:
@@ -264,6 +270,7 @@ class RabbitServer:
         if self._settled == birth:
             return
         self.ensure_accounts()
+        self.ask("to wake its queues", WAKE)
         self.check()
         self._settled = birth
 
