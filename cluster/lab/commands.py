@@ -147,7 +147,8 @@ def _partition(lab: Lab, args: argparse.Namespace) -> None:
 
 
 def _run(lab: Lab, args: argparse.Namespace) -> None:
-    argv, env = lab.command(args.node, args.argv or ["bash"])
+    words = args.argv[1:] if args.argv[:1] == ["--"] else args.argv
+    argv, env = lab.command(args.node, words or ["bash"])
     os.execve(argv[0], argv, env)
 
 
