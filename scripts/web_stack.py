@@ -66,7 +66,8 @@ def web_processes(registry: str, token_file: Path | None, settings: Settings) ->
 
     def process(name: str, *argv: str, layer: int) -> ProcessSpec:
         log = state / "logs" / f"{name}.log"
-        return ProcessSpec(name=name, argv=(*labelloop, *argv), log_file=log, env=env, cwd=HERE, stop_layer=layer)
+        grace_s = settings.cluster.shutdown_grace_s * 2  # open pages may hold the app for a while
+        return ProcessSpec(name=name, argv=(*labelloop, *argv), log_file=log, env=env, cwd=HERE, stop_layer=layer, grace_s=grace_s)
 
     own_state = () if settings.web.redis_url else (process("broker", "broker", "--state", str(state / "broker"), layer=0),)
     return (*own_state, process("web", "web", *joins, layer=1), process("pilot", "pilot", *joins, layer=1))
