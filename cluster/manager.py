@@ -3,17 +3,16 @@
 Owns the node's state folder (assignment, ports, role configurations, logs) and its supervisor. Must never decide who does what
 (the registry does) and never write a hosts file other than the one it was given. Built by manager_rpc.py.
 
-Locks: `_order` is held while an order is applied, so there is one at a time; `_lock` guards what `status` reads and is never held
-over a call or a wait. `status` is therefore answered while an order is in flight, which is what the pings of other nodes need.
+Locks: `_ordering` is held while an order is applied, so there is one at a time; `_lock` guards what `status` reads and is never
+held over a call or a wait. `status` is therefore answered while an order is in flight, which is what the pings of other nodes need.
 """
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import msgspec
@@ -26,6 +25,7 @@ from cluster.initial import Assignment, answer, assign, check_epoch, check_order
 from cluster.member import Circle, Member
 from cluster.neighbours import Neighbours
 from cluster.opening import open_task
+from cluster.ordering import Ordering
 from cluster.peers import ManagerPeers
 from cluster.probe import Surroundings, look_around
 from cluster.reachability import Ping, split_machines, wait_for_rpc
@@ -37,7 +37,7 @@ from cluster.supervisor import Supervisor
 from cluster.taskcheck import check_spec
 from datastore_layout.root import Root, open_root
 from labelloop import messages as m
-from labelloop.errors import BusyError, InvalidInputError, LabelloopError, NotFoundError, NotReadyError
+from labelloop.errors import InvalidInputError, LabelloopError, NotFoundError, NotReadyError
 from labelloop.nodefiles import Machines, read_activity, write_machines
 from labelloop.revocation import write_revoked
 from labelloop.settings import Settings
@@ -45,7 +45,6 @@ from labelloop.tls import Identity, Peer
 
 logger = logging.getLogger(__name__)
 
-_ORDER_WAIT_S = 60.0
 _RPC_WAIT_S = 20.0
 _LINK_EVERY_S = 5.0
 
@@ -63,10 +62,11 @@ class Manager:
         self._link = MasterLink(options, peers)
         self._files = RoleFiles(options, settings, identity, self._link)
         self._member = Member(options.name, broker, peers, self._hash, settings.cluster.forget_after_s)
+        self._ordering = Ordering(options.name)
+        self._member.is_overtaken = self._link.is_overtaken = self._ordering.is_overtaken
         self._neighbours = Neighbours(options.name, broker, self._member, self._moment)
         self._watch = RootWatch(options.datastore, options.cluster_id)
         self.on_change: Callable[[], None] = lambda: None
-        self._order = threading.Lock()
         self._lock = threading.Lock()
         self._assignment = read_state(self._assignment_file, Assignment) or Assignment()
         self._rpc = ""
@@ -104,7 +104,7 @@ class Manager:
 
     def stop(self) -> None:
         """Stop all role processes; the assignment stays on disk."""
-        with self._one_order():
+        with self._ordering.one():
             self._supervisor.stop()
 
     # ------------------------------------------------------------ methods
@@ -116,7 +116,7 @@ class Manager:
         A NotReadyError later, about brokers, leaves the order taken: upkeep goes on with it, and repeating it is harmless.
         """
         order = check_order(request, self._options.name, self._options.ip, self._options.datastore)
-        with self._one_order():
+        with self._ordering.one(order.epoch):
             check_epoch(order.epoch, self._assignment.epoch)
             good, bad, said = split_machines(order.machines, self._options.name, self._ping)
             root = self._open_root()
@@ -175,7 +175,7 @@ class Manager:
 
     def stop_role(self, request: m.RoleRequest, peer: Peer) -> m.NodeStatus:
         """Stop this node's role ('' = whichever it has) and forget it; the epoch stays."""
-        with self._one_order():
+        with self._ordering.one():
             if request.role and request.role != self._assignment.role:
                 raise InvalidInputError(f"this node's role is {self._assignment.role or 'none'}, not {request.role!r}")
             was_inference = self._assignment.role == "inference"
@@ -198,7 +198,7 @@ class Manager:
 
     def leave(self, request: m.Empty, peer: Peer) -> m.Empty:
         """Take this node out of the cluster: roles stopped, hosts block emptied, no heartbeat until it is started with --rejoin."""
-        with self._one_order():
+        with self._ordering.one():
             self._keep(Assignment(epoch=self._assignment.epoch, has_left=True))
             self._supervisor.update(())
             self._member.leave()
@@ -233,7 +233,7 @@ class Manager:
 
     def rejoin(self) -> None:
         """Take back an earlier `leave`."""
-        with self._one_order():
+        with self._ordering.one():
             self._keep(msgspec.structs.replace(self._assignment, has_left=False))
 
     def hear(self, reply: m.HeartbeatReply) -> None:
@@ -250,7 +250,7 @@ class Manager:
 
         It is left to the registry where peers know a newer epoch. Raises NotReadyError while datastore, broker or peers lack.
         """
-        with self._one_order():
+        with self._ordering.one():
             assignment = self._assignment
             if self._urls is not None or assignment.has_left:
                 return
@@ -270,7 +270,7 @@ class Manager:
 
         Raises RetryableError saying what is waited for. It never waits for an order in progress: that one does the same.
         """
-        if self._urls is None or not self._order.acquire(blocking=False):
+        if self._urls is None or not self._ordering.try_begin():
             return
         try:
             assignment = self._assignment
@@ -287,7 +287,7 @@ class Manager:
                 if found:
                     self._end_alone(f"{found[0]} is")
         finally:
-            self._order.release()
+            self._ordering.end()
 
     def _ask_peers(self, assignment: Assignment) -> dict[str, m.NodeStatus]:
         """Return what the other good machines say. Raises NotReadyError where one is past our epoch."""
@@ -319,20 +319,11 @@ class Manager:
         if done:
             self._say(done)
 
-    # ------------------------------------------------------------ applying (under `_order`)
+    # ------------------------------------------------------------ applying (under `_ordering`)
 
     @property
     def _assignment_file(self) -> Path:
         return self._options.state / "assignment.json"
-
-    @contextlib.contextmanager
-    def _one_order(self) -> Iterator[None]:
-        if not self._order.acquire(timeout=_ORDER_WAIT_S):
-            raise BusyError(f"{self._options.name} has been applying another order for {_ORDER_WAIT_S:.0f} s: try again")
-        try:
-            yield
-        finally:
-            self._order.release()
 
     def _keep(self, assignment: Assignment) -> None:
         """Put the assignment on disk, then take it as ours: a fall from here on resumes the new one."""

@@ -58,6 +58,7 @@ class Member:
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
+        self.is_overtaken: Callable[[], bool] = lambda: False  # whoever gives orders says when a newer one waits
         self._me = me
         self._broker = broker
         self._peers = peers
@@ -84,7 +85,8 @@ class Member:
     def settle(self, circle: Circle, timeout_s: float) -> str:
         """Return why this node needs nothing more: it is a running member. 0 s = do what can be done without waiting.
 
-        Raises NotReadyError saying what it waited for, StaleEpochError when the others are past this epoch.
+        Raises NotReadyError saying what it waited for, or at once when a newer order waits; StaleEpochError when the others are
+        past this epoch.
         """
         if self._broker.view().kind == "embedded":
             self._broker.start()
@@ -101,7 +103,8 @@ class Member:
             if step.action is Action.KEEP:
                 return step.reason
             deeds += step.action is not Action.WAIT
-            if (step.action is Action.WAIT or deeds > _MOST_DEEDS) and self._clock() >= deadline_s:
+            is_over = self._clock() >= deadline_s or self.is_overtaken()
+            if (step.action is Action.WAIT or deeds > _MOST_DEEDS) and is_over:
                 raise NotReadyError(f"the broker of {self._me} is not in the cluster yet: {step.reason}")
             if step.action is Action.WAIT:
                 self._sleep(_POLL_S)

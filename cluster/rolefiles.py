@@ -58,6 +58,7 @@ class MasterLink:
     """Where the train master's queues are, asked of its manager and kept for a start without it."""
 
     def __init__(self, options: NodeOptions, peers: Peers, sleep: Callable[[float], None] = time.sleep) -> None:
+        self.is_overtaken: Callable[[], bool] = lambda: False  # whoever gives orders says when a newer one waits
         self._options = options
         self._peers = peers
         self._sleep = sleep
@@ -66,7 +67,7 @@ class MasterLink:
     def url(self, assignment: Assignment, timeout_s: float) -> str:
         """Return the URL of the master's queues; the kept one where the master does not tell within `timeout_s`.
 
-        Raises NotReadyError when there is none.
+        Raises NotReadyError when there is none, at once when a newer order waits.
         """
         deadline_s = time.monotonic() + timeout_s
         while True:
@@ -77,7 +78,7 @@ class MasterLink:
                 if kept.master_host == assignment.master_host:
                     logger.info("the train master does not tell where its queues are (%s): going by what it said last", exc)
                     return kept.broker_url
-                if time.monotonic() >= deadline_s:
+                if time.monotonic() >= deadline_s or self.is_overtaken():
                     raise NotReadyError(
                         f"the train master {assignment.master_host} does not tell where its queues are: {exc}"
                     ) from exc

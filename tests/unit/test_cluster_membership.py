@@ -7,6 +7,7 @@ member is stopped or emptied, and doing it again does nothing.
 from __future__ import annotations
 
 import random
+import threading
 from collections.abc import Callable
 
 import pytest
@@ -17,6 +18,7 @@ from cluster.initial import Assignment
 from cluster.member import Circle
 from cluster.membership import FAILED_STARTS, Action, Seen, View, caretaker, decide, living_cluster, to_forget
 from cluster.neighbours import check_neighbour
+from cluster.ordering import Ordering
 from labelloop.errors import ConflictError, ForbiddenError, LabelloopError, NotReadyError, StaleEpochError
 from labelloop.messages import BrokerView, MachineInfo
 from labelloop.tls import Peer
@@ -570,3 +572,41 @@ def test_a_neighbour_asks_for_itself_from_its_own_address_in_our_epoch(
         return
     with pytest.raises(error):
         check_neighbour(assignment, "a", peer, hostname, epoch, "inference")
+
+
+def test_a_node_that_waits_for_others_stops_waiting_when_a_newer_order_comes() -> None:
+    fleet = Fleet(["a", "b"])
+    fleet.order()
+    late = fleet.managers["b"]
+    late.member.is_overtaken = lambda: fleet.now_s >= 3.0
+    with pytest.raises(NotReadyError, match="not in the cluster yet: a: "):
+        late.member.settle(late.circle, timeout_s=1000.0)
+    assert fleet.now_s < 10.0
+
+
+def test_a_newer_order_that_waits_overtakes_and_an_older_one_does_not() -> None:
+    ordering = Ordering("a")
+    begun, ended = threading.Event(), threading.Event()
+
+    def older_and_newer(epoch: int) -> threading.Thread:
+        def run() -> None:
+            with ordering.one(epoch):
+                pass
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        return thread
+
+    with ordering.one(5):
+        assert not ordering.try_begin()
+        older = older_and_newer(4)
+        assert not begun.wait(0.05)
+        assert not ordering.is_overtaken()
+        newer = older_and_newer(6)
+        while not ordering.is_overtaken():
+            assert not ended.wait(0.001)
+    older.join()
+    newer.join()
+    assert not ordering.is_overtaken()
+    assert ordering.try_begin()
+    ordering.end()
