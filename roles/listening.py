@@ -27,7 +27,7 @@ LONGEST_PAUSE_S = 1.0
 DRAIN_S = 0.5
 WAIT_S = 0.05
 GRACE_S = 1.0  # how long the queue may be out of reach before callers are told so
-FIRST_S = 10.0  # how long the first connection may take on a busy machine
+FIRST_S = 60.0  # how long the first connection may take on a busy machine, as long as nothing fails
 
 
 class Listener:
