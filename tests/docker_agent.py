@@ -87,6 +87,12 @@ def refuse(url: str, queue: str) -> int:
         return times
 
 
+def ssl_serial(url: str, identity: list[str]) -> str:
+    """Return the serial number of the certificate that the server of an amqps:// URL shows now."""
+    with connect(url, identity) as connection:
+        return str(connection.transport.sock.getpeercert()["serialNumber"])
+
+
 def timed(broker: RabbitBroker, n: int) -> float:
     """Return the mean seconds of one question to the server."""
     began_s = time.perf_counter()

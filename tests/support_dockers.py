@@ -118,6 +118,10 @@ class Docker:
         self.run("hostname", name)
         self.identity = self._dockers.identity_of(name, self.ip)
 
+    def renew(self) -> None:
+        """Give the docker a new certificate for the key that it has."""
+        self.identity = self._dockers.identity_of(self.name, self.ip)
+
     def run(self, *argv: str) -> str:
         """Run a program inside and return what it prints."""
         return _run("nsenter", "-t", str(self._first), "-n", "-u", "-m", "-p", "--", *argv)
@@ -152,6 +156,12 @@ class Docker:
                 os.kill(self._first, signal.SIGKILL)
             _end(self._process)
             self._process = None
+
+    def wipe(self) -> None:
+        """Replace the disk of the docker, which must not run, by an empty one."""
+        for part in (self.lib, self.log, self.state):
+            for path in part.iterdir():
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
 
     def pids(self, word: str = "") -> list[int]:
         """Return the machine's numbers of the docker's processes whose command line contains `word`, the first one left out."""

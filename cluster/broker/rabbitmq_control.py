@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from labelloop.errors import DeadlineError, NotReadyError, SettingsError, Unauth
 ERL_CALL = Path("/usr/bin/erl_call")
 _REASON_CHARS = 300
 _GRACE_S = 1.0
+_AGAIN_S = 0.2
 # rabbit_json is on the code path whether the broker's application runs or not
 _FRAME = """
 Answer__ = try (fun() -> {body} end)() of
@@ -49,9 +52,18 @@ class Control:
         return answer.get("value")
 
     def _run(self, what: str, expression: str, timeout_s: float) -> str:
+        done = self._call(what, expression, timeout_s)
+        if done.returncode != 0 and self._is_listening():
+            time.sleep(_AGAIN_S)  # it may have come up meanwhile
+            done = self._call(what, expression, timeout_s)
+        if done.returncode != 0:
+            self._explain(what, (done.stderr + done.stdout).decode("utf-8", "replace"), timeout_s)
+        return done.stdout.decode("utf-8", "replace")
+
+    def _call(self, what: str, expression: str, timeout_s: float) -> subprocess.CompletedProcess[bytes]:
         argv = [str(ERL_CALL), "-r", "-address", f"{self._host}:{self._port}", "-timeout", str(max(1, round(timeout_s)))]
         try:
-            done = subprocess.run(
+            return subprocess.run(
                 [*argv, "-fetch_stdout", "-no_result_term", "-e"],
                 input=expression.encode(),
                 capture_output=True,
@@ -63,14 +75,19 @@ class Control:
             raise SettingsError(f"{ERL_CALL} is missing: install rabbitmq-server, which brings Erlang") from exc
         except subprocess.TimeoutExpired as exc:
             raise DeadlineError(f"the broker at {self._host} was asked {what} and did not answer in {timeout_s:g} s") from exc
-        if done.returncode != 0:
-            self._explain(what, done.stderr.decode("utf-8", "replace") + done.stdout.decode("utf-8", "replace"), timeout_s)
-        return done.stdout.decode("utf-8", "replace")
+
+    def _is_listening(self) -> bool:
+        try:
+            socket.create_connection((self._host, self._port), timeout=_GRACE_S).close()
+        except OSError:
+            return False
+        return True
 
     def _explain(self, what: str, said: str, timeout_s: float) -> None:
+        """Raise what a failed call means: `erl_call` says the same of a node that is away and of one that refuses the cookie."""
         if "timeout" in said.lower():
             raise DeadlineError(f"the broker at {self._host} was asked {what} and did not answer in {timeout_s:g} s")
-        if "EACCES" in said or "ermission" in said:
+        if "failed to connect" in said and self._is_listening():
             raise UnauthenticatedError(f"the broker at {self._host} refuses this node's cookie")
         raise UnreachableError(f"the broker at {self._host} takes no orders now: {said.strip()[:_REASON_CHARS] or 'no answer'}")
 
