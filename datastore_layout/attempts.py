@@ -126,7 +126,7 @@ class Attempt:
             return None
         if not start.attempt:
             return None
-        return _checkpoint(self.folder, self.run, start.attempt, start.step)
+        return checkpoint_at(self.folder, self.run, start.attempt, start.step)
 
     def is_latest(self) -> bool:
         """Return whether no higher attempt was claimed; an attempt that is not the latest must stop."""
@@ -168,7 +168,7 @@ class Attempt:
         except Exception:
             files.discard_tree(beside)
             raise
-        return _checkpoint(self.folder, self.run, self.k, step)
+        return checkpoint_at(self.folder, self.run, self.k, step)
 
     def prune_checkpoints(self, keep: Collection[int]) -> None:
         """Remove this attempt's checkpoints of all steps but those in `keep` and the newest."""
@@ -236,7 +236,7 @@ def list_checkpoints(folder: TaskFolder, run: int) -> tuple[Checkpoint, ...]:
     """Return the checkpoints of all attempts at a run, by step, then attempt, rising."""
     attempts = files.list_numbers(folder.below(*run_names(run)), "attempt-")
     found = [
-        _checkpoint(folder, run, k, step)
+        checkpoint_at(folder, run, k, step)
         for k in attempts
         for step in files.list_numbers(folder.below(*run_names(run), f"attempt-{k}", "checkpoints"), "step-")
     ]
@@ -266,6 +266,7 @@ def read_run_metrics(folder: TaskFolder, run: int) -> tuple[MetricsPoint, ...]:
     return tuple(by_step[step] for step in sorted(by_step))
 
 
-def _checkpoint(folder: TaskFolder, run: int, attempt: int, step: int) -> Checkpoint:
+def checkpoint_at(folder: TaskFolder, run: int, attempt: int, step: int) -> Checkpoint:
+    """Return the checkpoint of that attempt and step, whether it is there or not."""
     path = folder.below(*run_names(run), f"attempt-{attempt}", "checkpoints", f"step-{int(step)}")
     return Checkpoint(attempt=attempt, step=step, path=path)

@@ -7,7 +7,7 @@ time as a new file; the last one holds. Must never be changed by anybody but the
 from __future__ import annotations
 
 from datastore_layout import files
-from datastore_layout.attempts import Attempt, run_names
+from datastore_layout.attempts import Attempt, Checkpoint, checkpoint_at, run_names
 from datastore_layout.envelope import seal, unseal
 from datastore_layout.root import TaskFolder
 from labelloop.errors import NotFoundError
@@ -36,6 +36,17 @@ class Generation(Message, frozen=True, kw_only=True):
     step: int
     reason: str
     ranks: tuple[RankRecord, ...]
+
+
+class Checkpointed(Message, frozen=True, kw_only=True):
+    """Names one checkpoint of a run; `attempt` 0 = the beginning."""
+
+    attempt: int = 0
+    step: int = 0
+
+    def of(self, folder: TaskFolder, run: int) -> Checkpoint | None:
+        """Return the checkpoint, None for the beginning; whether it is there shows when its files are read."""
+        return checkpoint_at(folder, run, self.attempt, self.step) if self.attempt else None
 
 
 class Meeting(Message, frozen=True, kw_only=True):

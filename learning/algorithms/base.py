@@ -58,7 +58,7 @@ class Training(abc.ABC):
     def share(self, collective: Collective | None) -> None:
         """Do only this rank's part of each global batch from the next step on; None = all of it again.
 
-        Raises InvalidInputError when the algorithm's steps cannot be shared (`Algorithm.is_shared` is False).
+        Raises InvalidInputError when the algorithm's steps cannot be shared (`Algorithm.sharing` is not 'steps').
         """
         if collective is not None:
             raise InvalidInputError(f"{type(self).__name__} is one process's work: it cannot be shared by {collective.size}")
@@ -87,14 +87,18 @@ class Training(abc.ABC):
 
 
 class Algorithm(abc.ABC):
-    """One way to learn. `start` checks what every algorithm must refuse; a subclass writes `_start` and `_load`."""
+    """One way to learn. `start` checks what every algorithm must refuse; a subclass writes `_start` and `_load`.
+
+    `sharing` says how several processes can share its steps: 'steps' = by `Training.share`, from one step to the next; 'processes'
+    = its library fixes the members when it is started (`learning.algorithms.strategy`): each change starts all of them anew.
+    """
 
     name: ClassVar[str]
     title: ClassVar[str]
     framework: ClassVar[Literal["sklearn", "torch", "tensorflow"]]
     input: ClassVar[Literal["features", "pixels"]]
     is_incremental: ClassVar[bool] = False
-    is_shared: ClassVar[bool] = False  # whether several processes can share its steps
+    sharing: ClassVar[Literal["none", "steps", "processes"]] = "none"
     has_multilabel: ClassVar[bool] = False
     parameters: ClassVar[type[Parameters]]
     file_names: ClassVar[tuple[str, ...]]

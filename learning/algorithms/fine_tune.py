@@ -93,7 +93,7 @@ class FineTune(Algorithm):
     framework = "torch"
     input = "pixels"
     is_incremental = True
-    is_shared = True
+    sharing = "steps"
     has_multilabel = True
     parameters = FineTuneParameters
     file_names = (FILE,)

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from labelloop.errors import IntegrityError, InvalidInputError
 from learning.algorithms.base import Algorithm, Files, Model, Parameters, Training, need
 from learning.algorithms.batches import Batches, step_rng
+from learning.algorithms.collective import part_of
 from learning.algorithms.pixels import Pixels, fit_pixels, shift
 from learning.algorithms.tensors import pack, unpack
 
@@ -88,6 +89,7 @@ class KerasCnn(Algorithm):
     framework = "tensorflow"
     input = "pixels"
     is_incremental = True
+    sharing = "processes"
     parameters = KerasCnnParameters
     file_names = (FILE, SCALE)
 
@@ -137,7 +139,7 @@ class KerasCnn(Algorithm):
 
 
 class KerasTraining(Training):
-    """AdamW over the batches of (seed, step)."""
+    """AdamW over the batches of (seed, step); started inside the scope of a strategy, each process takes its part of them."""
 
     def __init__(
         self, network: Any, scale: Scale, x: NDArray[Any], y: NDArray[Any], settings: KerasCnnParameters, epoch: int, seed: int
@@ -151,25 +153,40 @@ class KerasTraining(Training):
         self.steps = self._batches.steps(epoch, least_steps=150)
         self._optimizer = keras.optimizers.AdamW(settings.rate, weight_decay=settings.decay)
         self._optimizer.build(network.trainable_variables)
-        loss_of = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        strategy = tf.distribute.get_strategy()
+        self._size = int(strategy.num_replicas_in_sync)
+        self._rank = int(strategy.cluster_resolver.task_id) if self._size > 1 else 0
 
-        def step(images: Any, labels: Any) -> Any:
+        def step(images: Any, labels: Any, weights: Any) -> Any:
             with tf.GradientTape() as tape:
-                loss = loss_of(labels, network(images, training=True))
+                logits = network(images, training=True)
+                each = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
+                loss = tf.reduce_sum(each * weights)
             gradients = tape.gradient(loss, network.trainable_variables)
-            self._optimizer.apply_gradients(zip(gradients, network.trainable_variables, strict=True))
-            return loss
+            together = tf.distribute.get_replica_context().all_reduce("sum", [loss, *gradients])
+            self._optimizer.apply_gradients(zip(together[1:], network.trainable_variables, strict=True))
+            return together[0]
 
-        signature = [tf.TensorSpec([None, *scale.shape], tf.float32), tf.TensorSpec([None], tf.int64)]
-        self._step = tf.function(step, input_signature=signature)
+        signature = [
+            tf.TensorSpec([None, *scale.shape], tf.float32),
+            tf.TensorSpec([None], tf.int64),
+            tf.TensorSpec([None], tf.float32),
+        ]
+        self._step = tf.function(lambda *batch: strategy.run(step, args=batch), input_signature=signature)
 
     def advance(self) -> float:
         if self.step >= self.steps:
             raise InvalidInputError(f"this training is done: its {self.steps} steps are taken")
-        rows = self._batches.rows(self.step)
-        images = shift(self._pixels.normalise(self._x[rows]), self._settings.shift_px, step_rng(self._seed, self.step))
-        loss = float(self._step(images, self._y[rows]).numpy())
+        rows, part = self._batches.rows(self.step), part_of(self._rank, self._size)
+        n_mine, weight = len(rows[part]), np.float32(1 / len(rows))
+        if not n_mine:  # the last batch of an epoch may have fewer samples than there are ranks: one that counts nothing
+            part, weight = slice(0, 1), np.float32(0)
+        mine = rows[part]
+        rng = step_rng(self._seed, self.step)
+        images = shift(self._pixels.normalise(self._x[mine]), self._settings.shift_px, rng, len(rows), part)
+        loss = float(self._step(images, self._y[mine], np.full(len(mine), weight)).numpy())
         self.step += 1
+        self.n_seen += n_mine
         return loss
 
     def state(self) -> dict[str, bytes]:

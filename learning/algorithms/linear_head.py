@@ -40,7 +40,7 @@ class LinearHead(Algorithm):
     framework = "torch"
     input = "features"
     is_incremental = True
-    is_shared = True
+    sharing = "steps"
     has_multilabel = True
     parameters = LinearHeadParameters
     file_names = (linear_model.FILE,)

@@ -84,7 +84,7 @@ class SmallCnn(Algorithm):
     framework = "torch"
     input = "pixels"
     is_incremental = True
-    is_shared = True
+    sharing = "steps"
     has_multilabel = True
     parameters = SmallCnnParameters
     file_names = (FILE,)

@@ -12,7 +12,7 @@ import platform
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Literal, NoReturn
 
@@ -31,6 +31,7 @@ from datastore_layout.models import (
 from datastore_layout.root import TaskFolder
 from datastore_layout.runs import (
     Attempt,
+    Checkpoint,
     RunSpec,
     cancel_reason,
     claim_attempt,
@@ -46,11 +47,12 @@ from labelloop.settings import Settings
 from learning.algorithms import Model, Training, find_algorithm
 from learning.metrics import correct
 from roles.hints import RunHint
+from roles.train.crew import Crew
 from roles.train.evaluation import held_out_metrics, in_label_order
-from roles.train.fitting import Fitting
+from roles.train.fitting import Fitting, Stepper
 from roles.train.gate import Gate, GateView, judge
 from roles.train.lease import Lease
-from roles.train.owner import Owner
+from roles.train.owner import Owner, SpreadError
 from roles.train.publishing import settle
 from roles.train.samples import Part, Samples, load_features, load_samples
 from roles.train.sharing import Here, fingerprint_of
@@ -106,14 +108,21 @@ def run_attempt(folder: TaskFolder, hint: RunHint, settings: Settings, here: Her
     """
     if read_finish(folder, hint.run) is not None:
         return f"run {hint.run} has ended already"
-    find_algorithm(read_run(folder, hint.run).algorithm).preload()  # before there is a lease that a long import would let die
+    algorithm = find_algorithm(read_run(folder, hint.run).algorithm)
+    is_led = algorithm.sharing == "processes" and not settings.train.distribute_from_s and here is not None and bool(here.others())
+    if not is_led:
+        algorithm.preload()  # before there is a lease that a long import would let die
     checkpoint = newest_checkpoint(folder, hint.run) if hint.attempt > 1 else None
     attempt = claim_attempt(folder, hint.run, hint.attempt, checkpoint)
     if attempt is None:
         return f"attempt {hint.attempt} of run {hint.run} was claimed by another worker"
     lease = Lease(attempt, settings.train.lease_s / 3)
     try:
-        return Work(folder, read_run(folder, hint.run), attempt, settings, here or Here()).do()
+        work = Work(folder, read_run(folder, hint.run), attempt, settings, here or Here())
+        return work.lead() if is_led else work.do()
+    except SpreadError as exc:
+        logger.info("run %d goes on in processes of several nodes: %s", hint.run, exc)
+        return work.lead()
     except SupersededError as exc:
         return str(exc)
     finally:
@@ -159,6 +168,17 @@ class Work:
             verdict = self._gate(frozen, samples, model, version)
         return self._end("done", verdict, version)
 
+    def lead(self) -> str:
+        """Let processes on several nodes do all steps; return how that ended."""
+        from roles.train.lead import Lead
+
+        try:
+            _, samples = self.load()
+            crew = Crew(self._attempt, self._here, self._settings.train, fingerprint_of(samples, 0, False), 0, self._stop_if_over)
+            return Lead(crew, self._settings.train, self._stop_if_over).run()
+        except CancelledError as exc:
+            return self._end("cancelled", str(exc))
+
     # ------------------------------------------------------------ steps
 
     def load(self) -> tuple[TrainingSet, Samples]:
@@ -173,32 +193,39 @@ class Work:
         """Return the training at step 0 and whether it starts from the serving version's weights."""
         extra, run, start_from = frozen.spec.extra, self._run, self._start_from(frozen)
         part, is_multilabel = samples.train, extra.kind == "multilabel"
-        training = self._algorithm.start(
-            part.x, part.y, len(extra.labels), is_multilabel, run.parameters, run.epoch, run.seed, start_from
-        )
+        with self.begin():
+            training = self._algorithm.start(
+                part.x, part.y, len(extra.labels), is_multilabel, run.parameters, run.epoch, run.seed, start_from
+            )
         return training, start_from is not None
 
     def _fit(self, frozen: TrainingSet, samples: Samples) -> tuple[Model, str]:
         train = self._settings.train
         with self._watch.step("fit"):
             training, has_start = self.start(frozen, samples)
-            owner = Owner(
-                training,
-                self._attempt,
-                self._here,
-                train,
-                fingerprint_of(samples, training.steps, has_start),
-                len(samples.train.rows),
-                self._algorithm.is_shared,
-                self._stop_if_over,
-            )
-            fitting = Fitting(owner, self._attempt, samples.held_out, train.checkpoint_s, self._stop_if_over)
-            checkpoint = self._attempt.start_checkpoint()
+            stepper = self.stepper(training, samples, has_start)
+            fitting = Fitting(stepper, self._attempt, samples.held_out, train.checkpoint_s, self._stop_if_over)
+            checkpoint = self.checkpoint()
             if checkpoint is not None:
                 fitting.resume(checkpoint)
             model, reason = fitting.run()
             self._last_point = training.steps, fitting.loss
         return model, reason
+
+    def begin(self) -> AbstractContextManager[object]:
+        """Return what a training is started in."""
+        return nullcontext()
+
+    def stepper(self, training: Training, samples: Samples, has_start: bool) -> Stepper:
+        """Return who takes the steps."""
+        train = self._settings.train
+        fingerprint = fingerprint_of(samples, training.steps, has_start)
+        crew = Crew(self._attempt, self._here, train, fingerprint, training.step, self._stop_if_over)
+        return Owner(training, crew, train, self._algorithm.sharing, len(samples.train.rows), self._stop_if_over)
+
+    def checkpoint(self) -> Checkpoint | None:
+        """Return the checkpoint to go on from."""
+        return self._attempt.start_checkpoint()
 
     def _start_from(self, frozen: TrainingSet) -> Model | None:
         """Return the serving model's weights for an incremental algorithm, None where they do not fit or are gone."""

@@ -80,8 +80,9 @@ def load(names: list[str]) -> list[str]:
 class Spare:
     """The spare's loop over orders and ends of its forks."""
 
-    def __init__(self, config: RoleConfig, settings: Settings, reports: int, algorithms: list[str]) -> None:
+    def __init__(self, config: RoleConfig, config_file: Path, settings: Settings, reports: int, algorithms: list[str]) -> None:
         self._config = config
+        self._config_file = config_file
         self._settings = settings
         self._reports = reports
         self._algorithms = algorithms
@@ -173,6 +174,7 @@ class Spare:
             node=self._config.node,
             hostname=socket.gethostname(),
             ip=self._config.ip,
+            config_file=self._config_file,
             machines=lambda: read_machines(Path(self._config.state_dir)).good,
             call=call,
         )
@@ -188,7 +190,7 @@ def main(arguments: list[str]) -> int:
     set_up_logs(msgspec.structs.replace(settings.log, level=config.log_level))
     set_process_context(node=config.node, role="train")
     algorithms = warm([name for name in arguments[2].split(",") if name])
-    Spare(config, settings, reports, algorithms).run()
+    Spare(config, Path(arguments[0]), settings, reports, algorithms).run()
     return 0
 
 

@@ -13,9 +13,11 @@ from typing import Protocol
 import msgspec
 
 from datastore_layout.runs import Attempt, Checkpoint, list_checkpoints, read_run_metrics
+from labelloop.decoding import decode_json
 from labelloop.errors import IntegrityError, NotFoundError
 from learning.algorithms import Model, Training
 from roles.train.evaluation import judge_model
+from roles.train.owner import SpreadError
 from roles.train.samples import Part
 from roles.train.selector import Candidate, best_checkpoint
 from roles.train.views import STEPS
@@ -86,7 +88,7 @@ class Fitting:
         except (NotFoundError, IntegrityError):  # pruned or damaged: one candidate less
             return
         if judged is not None:
-            self._candidates[checkpoint.step] = msgspec.json.decode(judged, type=Candidate)
+            self._candidates[checkpoint.step] = decode_json(Candidate, judged)
 
     def run(self) -> tuple[Model, str]:
         """Do the steps that are left; return the chosen model and why it is that one."""
@@ -97,7 +99,11 @@ class Fitting:
             is_last = training.step + 1 >= training.steps
             is_judged = is_last or (training.step + 1) % judge_every == 0
             is_saved = (is_judged and training.steps > 1) or time.monotonic() - self._saved_s >= self._checkpoint_s
-            loss = self.loss = self._stepper.advance(holds=not is_last and (is_judged or is_saved))
+            try:
+                loss = self.loss = self._stepper.advance(holds=not is_last and (is_judged or is_saved))
+            except SpreadError:
+                self._save()
+                raise
             if is_last or training.step == 1 or training.step % record_every == 0:
                 self._attempt.write_metrics(training.step, loss, {STEPS: training.steps})  # before a checkpoint can skip it
             if is_judged:

@@ -11,16 +11,19 @@ import os
 import socket
 import time
 
+from datastore_layout.ranks import Checkpointed
 from datastore_layout.root import TaskFolder
 from datastore_layout.runs import Attempt, latest_attempt, read_finish, read_run
 from labelloop.errors import LabelloopError, UnreachableError
 from labelloop.settings import Settings
 from learning.algorithms import Training, find_algorithm
-from roles.hints import RankHint
+from roles.hints import RankHint, RunHint
 from roles.train.attempt import Work
 from roles.train.board import Board, join_board
 from roles.train.group import Group, RankLostError, make_group
+from roles.train.lead import Beat, exchange_addresses
 from roles.train.owner import take_newest
+from roles.train.process import Process, ProcessOrder
 from roles.train.rendezvous import meet
 from roles.train.sharing import Go, Here, Opened, Ready, Refused, Seated, Snapshot, fingerprint_of
 
@@ -29,6 +32,7 @@ logger = logging.getLogger(__name__)
 _PAUSE_S = 0.02
 _CHECK_S = 1.0
 _OFFER_S = 0.3
+_BEAT_S = 0.3
 
 
 class OverError(LabelloopError):
@@ -68,6 +72,56 @@ class Rank:
             f"a rank of run {self._hint.run} attempt {self._hint.attempt} ends after {generations} generations "
             f"and {training.n_seen} items at step {training.step}: {reason}"
         )
+
+    def run_processes(self) -> str:
+        """Take part by processes that are started anew for each generation; return one sentence for the log."""
+        attempt = Attempt(self._folder, self._hint.run, self._hint.attempt)
+        spec = read_run(self._folder, self._hint.run)
+        _, samples = Work(self._folder, spec, attempt, self._settings, self._here).load()
+        fingerprint = fingerprint_of(samples, 0, False)
+        generations = 0
+        try:
+            while True:
+                self._offer(fingerprint)
+                number, n_nodes = self._wait_until_opened(fingerprint)
+                generations += 1
+                try:
+                    if self._run_process(number, n_nodes):
+                        reason = "all steps are done"
+                        break
+                except RankLostError as exc:
+                    logger.info("generation %d of run %d is over here: %s", number, self._hint.run, exc)
+                self._after = number
+        except (OverError, UnreachableError) as exc:
+            reason = str(exc)
+        return f"a rank of run {self._hint.run} attempt {self._hint.attempt} ends after {generations} generations: {reason}"
+
+    def _run_process(self, number: int, n_nodes: int) -> bool:
+        """Watch over this node's process of one generation; return whether all steps are done. Raises RankLostError."""
+        seat = meet(self._board, number, n_nodes, self._here.ip, is_owner=False)
+        self._board.put(f"seat/{number}/{seat.rank}", self._me)
+        addresses = exchange_addresses(self._board, number, seat, self._here.ip, self._pause)
+        start = self._board.find(f"start/{number}", Checkpointed)
+        if start is None:
+            raise RankLostError(f"the owner did not say where generation {number} starts")
+        hint = RunHint(task=self._hint.task, run=self._hint.run, attempt=self._hint.attempt)
+        order = ProcessOrder(hint=hint, index=seat.rank, addresses=addresses, start=start)
+        process = Process(self._here.config_file, order)
+        try:
+            count = 0
+            while (status := process.status()) is None:
+                count += 1
+                self._board.put(f"beat/{number}/{seat.rank}", Beat(count=count, progress=process.progress()))
+                opened = self._board.find("opened", Opened)
+                if opened is not None and opened.number > number:
+                    raise RankLostError(f"the owner has gone on to generation {opened.number}")
+                self._pause(_BEAT_S)
+            self._board.put(f"beat/{number}/{seat.rank}", Beat(count=count + 1, progress=process.progress()))
+            if status:
+                raise RankLostError(f"its process ended with status {status}")
+            return True
+        finally:
+            process.end()
 
     def _prepare(self) -> tuple[Training, str]:
         attempt = Attempt(self._folder, self._hint.run, self._hint.attempt)
@@ -121,8 +175,8 @@ class Rank:
                 raise RankLostError(f"the owner has gone on to generation {opened.number}")
             self._pause()
 
-    def _pause(self) -> None:
-        time.sleep(_PAUSE_S)
+    def _pause(self, pause_s: float = _PAUSE_S) -> None:
+        time.sleep(pause_s)
         if time.monotonic() - self._checked_s < _CHECK_S:
             return
         self._checked_s = time.monotonic()
@@ -139,6 +193,8 @@ def run_rank(folder: TaskFolder, hint: RankHint, here: Here, settings: Settings)
     """
     if read_finish(folder, hint.run) is not None:
         return f"run {hint.run} has ended already"
-    find_algorithm(read_run(folder, hint.run).algorithm).preload()
-    board = join_board(hint.host, hint.port, hint.secret, settings.train.rank_timeout_s)
-    return Rank(folder, hint, here, settings, board).run()
+    algorithm = find_algorithm(read_run(folder, hint.run).algorithm)
+    if algorithm.sharing == "steps":
+        algorithm.preload()
+    rank = Rank(folder, hint, here, settings, join_board(hint.host, hint.port, hint.secret, settings.train.rank_timeout_s))
+    return rank.run() if algorithm.sharing == "steps" else rank.run_processes()

@@ -8,14 +8,16 @@ from __future__ import annotations
 import functools
 import logging
 import threading
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
-from datastore_layout.root import open_root
-from labelloop.messages import RoleConfig
+from datastore_layout.root import Root, open_root
+from labelloop.messages import Message, RoleConfig
 from labelloop.queues import dead_letter_queue
 from labelloop.settings import Settings
 from labelloop.tls import Identity
-from labelloop.wire import Server
+from labelloop.wire import Peer, Server
 from roles.celery_app import make_app, send
 from roles.dead_letters import DeadLetters
 from roles.train.collector import Collector
@@ -26,6 +28,8 @@ from roles.train.sweep import Sweep
 from roles.train.tasks import Tasks
 
 logger = logging.getLogger(__name__)
+
+Handler = Callable[[Any, Peer], Message]
 
 
 def run_train_rpc(config: RoleConfig, settings: Settings, ending: threading.Event) -> None:
@@ -39,7 +43,7 @@ def run_train_rpc(config: RoleConfig, settings: Settings, ending: threading.Even
     service = TrainService(tasks, hinter, sweep.wake)
     dead_letters = DeadLetters(app, dead_letter_queue("train", config.master_host), GivenUp(tasks, sweep.wake).take)
     identity = Identity(Path(config.certificate_file), Path(config.key_file), Path(config.ca_file))
-    server = Server("train", service.handlers(), identity, settings.wire, config.rpc_host, config.rpc_port)
+    server = Server("train", _watching(root, service.handlers()), identity, settings.wire, config.rpc_host, config.rpc_port)
     server.listen()
     hinter.start()
     sweep.start()
@@ -54,3 +58,12 @@ def run_train_rpc(config: RoleConfig, settings: Settings, ending: threading.Even
     collector.close()
     hinter.close()
     app.close()
+
+
+def _watching(root: Root, handlers: Mapping[str, Handler]) -> Mapping[str, Handler]:
+    """Return the handlers such that nothing counts as missing for good while the datastore's mount is away."""
+
+    def watched(handler: Handler) -> Handler:
+        return lambda request, peer: root.surely(lambda: handler(request, peer))
+
+    return {name: watched(handler) for name, handler in handlers.items()}

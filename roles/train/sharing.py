@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import msgspec
 
@@ -20,11 +21,15 @@ _MOST_LOSSES = 3
 
 
 class Here(msgspec.Struct, frozen=True, kw_only=True):
-    """The node a training runs on; `machines` are the good ones of the moment, `call` asks one of them to take a rank."""
+    """The node a training runs on, and the role's config file there.
+
+    `machines` are the good ones of the moment, `call` asks one of them to take a rank.
+    """
 
     node: str = ""
     hostname: str = ""
     ip: str = "127.0.0.1"
+    config_file: Path = Path()
     machines: Callable[[], tuple[MachineInfo, ...]] = tuple
     call: Callable[[RankHint, str], None] = lambda _hint, _node: None
 
