@@ -15,12 +15,12 @@ from labelloop.errors import LabelloopError
 
 ROOMS = (
     "cluster.commands",  # first, and light: `labelloop status` shall be quick
-    "scripts.demo",
-    "cluster.node",
-    "cluster.lab.commands",
+    "cluster.node",  # and a docker boots with little
     "cluster.up",
-    "webapp.commands",
+    "cluster.lab.commands",
     "scripts.web_stack",
+    "scripts.demo",
+    "webapp.commands",
 )
 
 
