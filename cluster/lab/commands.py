@@ -99,10 +99,12 @@ def _up(folder: Path, args: argparse.Namespace) -> None:
 
 
 def _down(folder: Path, args: argparse.Namespace) -> None:
+    from cluster.lab.keeper import peak_of
     from cluster.lab.lab import take_down
 
+    peak = peak_of(folder)
     take_down(folder)
-    _say(f"lab {args.name}: nothing of it is left")
+    _say(f"lab {args.name}: nothing of it is left" + (f"; it had {peak // _MIB} MiB at most" if peak else ""))
 
 
 def _status(lab: Lab, args: argparse.Namespace) -> None:

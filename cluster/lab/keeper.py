@@ -47,6 +47,12 @@ def measure(folder: Path) -> Memory:
     return memory
 
 
+def peak_of(folder: Path) -> int:
+    """Return the highest memory measured so far, bytes; 0 when there is no lab."""
+    memory = read_state(folder / MEMORY_FILE, Memory)
+    return memory.peak if memory else 0
+
+
 def _share(pid: int) -> int:
     """Return the proportional share of memory of one process, bytes; 0 when it is gone."""
     try:
