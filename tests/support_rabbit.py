@@ -21,7 +21,7 @@ import kombu
 SERVER = "/usr/lib/rabbitmq/bin/rabbitmq-server"
 CONTROL = "/usr/lib/rabbitmq/bin/rabbitmqctl"
 USER, PASSWORD = "tests", "tests-password"
-START_S = 60.0
+START_S = 180.0
 
 
 def free_port() -> int:

@@ -169,6 +169,7 @@ def test_a_job_is_sent_by_its_tasks_home_whichever_node_took_it(pair: Pair) -> N
         other.client.predict_async(JobRequest(task=task, job_id="j", items=items))
         check_exactly_once(collect(other, task, "j"), items)
         assert "hears nothing" not in log(other, "rpc")
+        assert f"taking over job j of task {task}" not in log(home, "rpc") + log(other, "rpc"), "the home was told at once"
 
 
 def test_a_swap_waits_for_every_node_and_not_for_a_dead_one(pair: Pair) -> None:

@@ -86,10 +86,12 @@ def app(rabbit: Rabbit, tmp_path: Path) -> Iterator[RoleApp]:
 
 
 @contextmanager
-def worker(rabbit: Rabbit, folder: Path, name: str, config: RoleConfig | None = None) -> Iterator[subprocess.Popen[bytes]]:
+def worker(
+    rabbit: Rabbit, folder: Path, name: str, config: RoleConfig | None = None, pool: str = "prefork"
+) -> Iterator[subprocess.Popen[bytes]]:
     file = folder / "config.json"
     file.write_bytes(msgspec.json.encode(config or role_config(rabbit.url, "", folder)))
-    command = [sys.executable, "-m", "tests.support_worker", str(file), "prefork", "1", name]
+    command = [sys.executable, "-m", "tests.support_worker", str(file), pool, "1", name]
     with (folder / "worker.log").open("ab") as log:
         process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, start_new_session=True)
     try:
@@ -212,10 +214,11 @@ def test_a_dead_letter_comes_again_while_its_taker_cannot_record_it(rabbit: Rabb
 # ---------------------------------------------------------------- a broker in trouble
 
 
+@pytest.mark.parametrize("pool", ["prefork", "solo"])
 def test_a_worker_comes_back_when_its_queue_was_deleted_and_declared_again(
-    rabbit: Rabbit, app: RoleApp, tmp_path: Path, name: str
+    rabbit: Rabbit, app: RoleApp, tmp_path: Path, name: str, pool: str
 ) -> None:
-    with worker(rabbit, tmp_path, name):
+    with worker(rabbit, tmp_path, name, pool=pool):
         await_echo(app, tmp_path, name, "before")
         rabbit.delete(name)
         wait_until(lambda: "NotFound" in (tmp_path / "worker.log").read_text(), "the worker misses its queue")
