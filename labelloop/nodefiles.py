@@ -11,6 +11,7 @@ from pathlib import Path
 
 import msgspec
 
+from labelloop.decoding import decode_json
 from labelloop.messages import MachineInfo
 from labelloop.tls import write_file
 
@@ -46,9 +47,14 @@ def write_machines(state: Path, machines: Machines) -> None:
 def read_machines(state: Path) -> Machines:
     """Return the machines of the last order; none while there was no order."""
     try:
-        return msgspec.json.decode((state / _MACHINES).read_bytes(), type=Machines)
+        return decode_json(Machines, (state / _MACHINES).read_bytes())
     except FileNotFoundError:
         return Machines()
+
+
+def why_alone(state: Path) -> str:
+    """Return why this node's master may neither train nor publish now; '' = it may."""
+    return ALONE if read_machines(state).is_alone else ""
 
 
 def say_activity(state: Path, process: str, text: str) -> None:

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from datastore_layout.root import Root, open_root
+from labelloop import nodefiles
+from labelloop.errors import NotReadyError
 from labelloop.messages import Message, RoleConfig
 from labelloop.queues import dead_letter_queue
 from labelloop.settings import Settings
@@ -30,6 +32,7 @@ from roles.train.tasks import Tasks
 logger = logging.getLogger(__name__)
 
 Handler = Callable[[Any, Peer], Message]
+_MASTERS_OWN = ("train", "promote", "rollback")
 
 
 def run_train_rpc(config: RoleConfig, settings: Settings, ending: threading.Event) -> None:
@@ -38,12 +41,20 @@ def run_train_rpc(config: RoleConfig, settings: Settings, ending: threading.Even
     app = make_app(config, settings, "labelloop-train-rpc")
     hinter = Hinter(functools.partial(send, app), config.master_host)
     tasks = Tasks(root, settings.train)
-    sweep = Sweep(root, tasks, hinter, settings)
+    why_alone = functools.partial(nodefiles.why_alone, Path(config.state_dir))
+    sweep = Sweep(root, tasks, hinter, settings, why_alone=why_alone)
     collector = Collector(tasks, settings)
     service = TrainService(tasks, hinter, sweep.wake)
     dead_letters = DeadLetters(app, dead_letter_queue("train", config.master_host), GivenUp(tasks, sweep.wake).take)
     identity = Identity(Path(config.certificate_file), Path(config.key_file), Path(config.ca_file))
-    server = Server("train", _watching(root, service.handlers()), identity, settings.wire, config.rpc_host, config.rpc_port)
+    server = Server(
+        "train",
+        _watching(root, _unless_alone(service.handlers(), why_alone)),
+        identity,
+        settings.wire,
+        config.rpc_host,
+        config.rpc_port,
+    )
     server.listen()
     hinter.start()
     sweep.start()
@@ -58,6 +69,20 @@ def run_train_rpc(config: RoleConfig, settings: Settings, ending: threading.Even
     collector.close()
     hinter.close()
     app.close()
+
+
+def _unless_alone(handlers: Mapping[str, Handler], why_alone: Callable[[], str]) -> Mapping[str, Handler]:
+    """Return the handlers such that a master which may have been replaced starts no training and moves no pointer."""
+
+    def guarded(handler: Handler) -> Handler:
+        def call(request: Any, peer: Peer) -> Message:
+            if reason := why_alone():
+                raise NotReadyError(reason)
+            return handler(request, peer)
+
+        return call
+
+    return {name: guarded(handler) if name in _MASTERS_OWN else handler for name, handler in handlers.items()}
 
 
 def _watching(root: Root, handlers: Mapping[str, Handler]) -> Mapping[str, Handler]:

@@ -34,11 +34,18 @@ BUSY_S = 2.0
 
 
 class Sweep:
-    """See the module. `clock` is monotonic seconds."""
+    """See the module. `clock` is monotonic seconds; `why_alone` says why this master may start no run, '' = it may."""
 
     def __init__(
-        self, root: Root, tasks: Tasks, hinter: Hinter, settings: Settings, clock: Callable[[], float] = time.monotonic
+        self,
+        root: Root,
+        tasks: Tasks,
+        hinter: Hinter,
+        settings: Settings,
+        clock: Callable[[], float] = time.monotonic,
+        why_alone: Callable[[], str] = lambda: "",
     ) -> None:
+        self._why_alone = why_alone
         self._root = root
         self._tasks = tasks
         self._hinter = hinter
@@ -154,7 +161,7 @@ class Sweep:
         elif step is Step.FAIL:
             logger.error("run %d failed: %s", watch.run, reason)
             finish(folder, watch.run, "failed", reason)
-        elif step is Step.HINT:
+        elif step is Step.HINT and not self._why_alone():
             (logger.warning if watch.hinted else logger.debug)("run %d is hinted: %s", watch.run, reason)
             self._hinter.run(state.spec.task, watch.run, watch.attempt + 1)
             watch.note_hint(now_s)
@@ -220,6 +227,8 @@ class Sweep:
         )
 
     def _why_blocked(self, state: TaskState, now_s: float) -> str:
+        if alone := self._why_alone():
+            return alone
         patience_s = 2 * self._settings.train.requeue_after_s
         unclaimed = [watch.run for watch in state.live if not watch.attempt and now_s - watch.since_s > patience_s]
         return f"blocked: run {unclaimed[0]} waits for a train worker that is free" if unclaimed else ""

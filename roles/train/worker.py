@@ -18,7 +18,7 @@ import msgspec
 from datastore_layout.root import open_root
 from labelloop.errors import LabelloopError
 from labelloop.messages import RoleConfig, decode
-from labelloop.nodefiles import read_machines
+from labelloop.nodefiles import read_machines, why_alone
 from labelloop.queues import rank_queue, run_queue
 from labelloop.settings import Settings, environment_of
 from roles.celery_app import ALLOCATOR_ENVIRONMENT, make_app, run_worker, send, threads_for
@@ -57,6 +57,9 @@ def run_train_worker(config: RoleConfig, config_file: Path, settings: Settings) 
 
     def take_run(data: bytes) -> None:
         hint = decode(RunHint, data)
+        if why := why_alone(Path(config.state_dir)):
+            logger.info("the hint of run %d is dropped, the sweep gives another: %s", hint.run, why)
+            return
         good = [machine.hostname for machine in read_machines(Path(config.state_dir)).of("train")]
         if runner.is_full() and (node := next_taker(hint, config.node, good)):
             hinter.pass_on(msgspec.structs.replace(hint, passed=(*hint.passed, config.node)), node)

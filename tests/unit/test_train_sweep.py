@@ -14,7 +14,7 @@ from datastore_layout.root import TaskFolder, create_root, task_folder
 from datastore_layout.runs import Attempt, claim_attempt, finish, list_runs, read_finish, read_run, request_cancel
 from datastore_layout.tasks import save_spec
 from datastore_layout.training_sets import read_training_set
-from labelloop.errors import BusyError, NotReadyError
+from labelloop.errors import BusyError, ConflictError, NotReadyError
 from labelloop.messages import (
     CancelRequest,
     Draft,
@@ -26,11 +26,13 @@ from labelloop.messages import (
     TaskSpec,
     TrainRequest,
 )
+from labelloop.nodefiles import ALONE, Machines, why_alone, write_machines
 from labelloop.settings import Settings, TrainSettings
-from labelloop.tls import ANONYMOUS
+from labelloop.tls import ANONYMOUS, Peer
 from learning.algorithms import default_algorithm
 from learning.held_out import is_held_out
 from roles.train.hinter import Hinter
+from roles.train.rpc import _unless_alone
 from roles.train.service import TrainService
 from roles.train.sweep import Sweep
 from roles.train.task_state import TaskView
@@ -67,7 +69,8 @@ class Master:
         self.folder = folder
         self.hinter = WrittenDown()
         self.tasks = Tasks(folder.root, SETTINGS.train, self.clock)
-        self.sweep = Sweep(folder.root, self.tasks, self.hinter, SETTINGS, self.clock)
+        self.alone = ""
+        self.sweep = Sweep(folder.root, self.tasks, self.hinter, SETTINGS, self.clock, lambda: self.alone)
         self.service = TrainService(self.tasks, self.hinter, lambda: None, self.clock)
 
     def clock(self) -> float:
@@ -125,6 +128,33 @@ def test_the_threshold_starts_exactly_one_run_over_the_frozen_labels(master: Mas
     assert (run.algorithm, run.encoder, run.n_labels, run.start_version) == (DEFAULT, ENCODER, 12, "")
     assert frozen is not None
     assert [row.item_id for row in frozen.rows] == [f"i{n}" for n in range(12)]
+
+
+def test_a_master_that_is_alone_after_a_restart_takes_labels_in_and_starts_no_run(master: Master, folder: TaskFolder) -> None:
+    master.alone = ALONE
+    master.cycle()
+    master.label(0, 12)
+    assert master.cycle(1.0).next_training == ALONE
+    assert (master.hinter.take(), list_runs(folder)) == ([], ())
+    master.alone = ""
+    assert master.cycle(1.0).next_training == "training now: run 1"
+    assert master.hinter.take() == [("run", 1, 1)]
+    master.alone = ALONE
+    assert master.cycle(60.0).next_training == ALONE, "a run that lost its worker is not given out either"
+    assert master.hinter.take() == []
+
+
+def test_an_alone_master_refuses_to_train_promote_and_roll_back_and_answers_the_rest(master: Master, tmp_path: Path) -> None:
+    write_machines(tmp_path, Machines(epoch=3, is_alone=True))
+    handlers = _unless_alone(master.service.handlers(), lambda: why_alone(tmp_path))
+    peer = Peer("p", "client", "127.0.0.1")
+    for name in ("train", "promote", "rollback"):
+        with pytest.raises(NotReadyError, match="alone after a restart"):
+            handlers[name](TaskRequest(task="digits"), peer)
+    handlers["models"](TaskRequest(task="digits"), peer)
+    write_machines(tmp_path, Machines(epoch=3))
+    with pytest.raises(ConflictError, match="no earlier served version"):
+        handlers["rollback"](TaskRequest(task="digits"), peer)
 
 
 def test_an_unclaimed_run_is_hinted_again_and_the_page_says_why_nothing_happens(master: Master) -> None:
