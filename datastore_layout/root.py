@@ -7,13 +7,16 @@ itself where a mount is missing, nor hand out a path outside a task's folder. Ca
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from datastore_layout.files import create_exclusive, ensure_dir, is_real_dir, list_names, read_file
 from labelloop.errors import ConflictError, InvalidInputError, NotFoundError, NotReadyError
 from labelloop.ids import TaskName, parse_task, parse_token
 
 MARKER = ".labelloop-root"
+T = TypeVar("T")
 
 
 class Root:
@@ -22,6 +25,18 @@ class Root:
     def __init__(self, path: Path, cluster_id: str) -> None:
         self.path = path
         self.cluster_id = cluster_id
+
+    def surely(self, call: Callable[[], T]) -> T:
+        """Return what `call` returns; when it misses something, look whether the mount is there and call once more.
+
+        A folder without its mount is empty: nothing that is missing there is missing for good. The second call is for a mount
+        that came back in between. Raises NotReadyError, UnreachableError while it is away; what `call` raises otherwise.
+        """
+        try:
+            return call()
+        except NotFoundError:
+            self.check()
+        return call()
 
     def check(self) -> None:
         """Raise NotReadyError when the mount is not there, ConflictError when it is another cluster's. Costs one small read."""

@@ -70,16 +70,17 @@ class ChunkWorker:
         if desk.is_done(part.chunk):
             return
         try:
-            n = len(part.items) or len(self._rows(order, part))
-            whole = _Piece(order, part, desk, 0, n, True)
-            result = self._corner(whole)
-            if part.items and result.item_ids and not result.shard:
-                result = self._gather(order, part, result)
+            result = self._predictor.root.surely(lambda: self._compute(desk, order, part))
         except PermanentError as exc:
             logger.error("chunk %d of job %s is answered as failed: %s", part.chunk, order.job_id, exc)
             self.fail(desk, order, part, exc)
         else:
             self._write(desk, result)
+
+    def _compute(self, desk: JobDesk, order: ChunkWork, part: ChunkPart) -> ChunkResult:
+        n = len(part.items) or len(self._rows(order, part))
+        result = self._corner(_Piece(order, part, desk, 0, n, True))
+        return self._gather(order, part, result) if part.items and result.item_ids and not result.shard else result
 
     def fail(self, desk: JobDesk, order: ChunkWork, part: ChunkPart, exc: LabelloopError) -> None:
         """Answer every item of a chunk with one error."""

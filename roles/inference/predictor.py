@@ -59,7 +59,7 @@ class Predictor:
     """Answers for many tasks; keeps the `settings.inference.warm_models` models used last."""
 
     def __init__(self, root: Root, settings: Settings) -> None:
-        self._root = root
+        self.root = root
         self._settings = settings
         self._lock = threading.Lock()
         self._models: OrderedDict[tuple[str, str], WarmModel] = OrderedDict()
@@ -78,7 +78,7 @@ class Predictor:
         now_s = time.monotonic()
         checked_s, folder = self._folders.get(task, (0.0, None))
         if folder is None or now_s - checked_s > SPEC_AGE_S:
-            folder = task_folder(self._root, task)
+            folder = task_folder(self.root, task)
             self._folders[task] = (now_s, folder)
         return folder
 

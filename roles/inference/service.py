@@ -145,8 +145,8 @@ class Handlers:
     def _call(self, name: str, request: Message, peer: Peer) -> Message:
         if self.service is None:
             raise InternalError("this process answers before it has started")
-        answer: Message = getattr(self.service, name)(request, peer)
-        return answer
+        handler: Callable[[Any, Peer], Message] = getattr(self.service, name)
+        return self.service.root.surely(lambda: handler(request, peer))
 
 
 def make_server(config: RoleConfig, settings: Settings, handlers: Handlers) -> Server:

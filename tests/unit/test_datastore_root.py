@@ -304,3 +304,31 @@ def test_errors_of_the_file_system_are_named(tmp_path: Path) -> None:
         with swapped_ops(Failing()), pytest.raises(LabelloopError, match=word) as caught:
             write_intake(folder, batch_of("b1"))
         assert caught.value.is_retryable, "an accepted label must not be given up for it"
+
+
+def test_what_is_missing_while_the_mount_is_away_is_not_missing_for_good(tmp_path: Path) -> None:
+    root = create_root(tmp_path / "mount", "c")
+    save_spec(task_folder(root, "birds"), spec_of("birds"))
+    aside = tmp_path / "aside"
+    (tmp_path / "mount").rename(aside)
+    (tmp_path / "mount").mkdir()  # what is left of a mount point
+    with pytest.raises(NotReadyError, match="mount the datastore"):
+        root.surely(lambda: read_spec(task_folder(root, "birds")))
+    (tmp_path / "mount").rmdir()
+    aside.rename(tmp_path / "mount")
+    assert root.surely(lambda: read_spec(task_folder(root, "birds"))).task == "birds"
+    with pytest.raises(NotFoundError):
+        root.surely(lambda: read_spec(task_folder(root, "fish")))
+
+
+def test_a_mount_that_comes_back_between_two_looks_is_looked_at_again(tmp_path: Path) -> None:
+    root = create_root(tmp_path, "c")
+    answers: list[Exception | str] = [NotFoundError("gone"), "here"]
+
+    def call() -> str:
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    assert root.surely(call) == "here"
