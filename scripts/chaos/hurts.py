@@ -12,6 +12,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from cluster.lab.plan import DATASTORE, REGISTRY
@@ -26,6 +27,7 @@ from scripts.chaos.streams import CALL_S
 from scripts.chaos.trial import NeverCameTrueError, await_whole, until
 
 AT_ONCE_S = 5.0
+PURGE_S = 6.0
 Which = Callable[[LabGround], str]
 Hurt = Callable[[LabGround, Flow], str]
 
@@ -218,11 +220,14 @@ def _cut(ground: LabGround, *groups: object) -> Iterator[None]:
 
 
 def empty_brokers(ground: LabGround, flow: Flow) -> str:
-    """Throw away every message that waits in any queue."""
-    gone = 0
-    for node, process, names in _queues(ground):
-        gone += int(ground.inside(node, "purge", ground.role_config(node, process), *names))
-    return f"{gone} messages thrown away"
+    """Throw away every message that waits in any queue, as fast as they come, for some seconds on all brokers side by side."""
+    with ThreadPoolExecutor(2) as pool:
+        calls = [
+            pool.submit(ground.inside, node, "purge", ground.role_config(node, process), str(PURGE_S), *names)
+            for node, process, names in _queues(ground)
+        ]
+        gone = sum(int(call.result()) for call in calls)
+    return f"{gone} messages thrown away in {PURGE_S:.0f} s"
 
 
 def poison_queues(ground: LabGround, flow: Flow) -> str:

@@ -1,7 +1,8 @@
 """What chaos does inside a docker: count replicas, empty the queues of its broker, put poison into them.
 
     python -m scripts.chaos.inside replicas
-    python -m scripts.chaos.inside purge|poison ROLE_CONFIG QUEUE ...
+    python -m scripts.chaos.inside purge ROLE_CONFIG SECONDS QUEUE ...
+    python -m scripts.chaos.inside poison ROLE_CONFIG QUEUE ...
 
 Owns no state. Must never print a URL. Runs in the docker, where the broker listens on the loopback. Called by
 `ground` and `hurts`.
@@ -13,6 +14,7 @@ import contextlib
 import json
 import socket
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,6 +30,7 @@ from labelloop.messages import RoleConfig
 from labelloop.settings import read_settings
 from roles.celery_app import make_app
 
+_PURGE_EVERY_S = 0.005
 POISON = (b"\xff\xfe not a message", b"", b'{"task": 1}')
 
 
@@ -50,14 +53,16 @@ def _with_channel(config_file: Path, act: Callable[[Any], None]) -> None:
         app.close()
 
 
-def purge(config_file: Path, queues: Sequence[str]) -> int:
-    """Throw away every message that waits in `queues`; return how many there were."""
+def purge(config_file: Path, seconds: float, queues: Sequence[str]) -> int:
+    """Throw away every message that waits in `queues`, again and again for a while; return how many there were."""
     gone: list[int] = []
 
     def act(connection: Any) -> None:
-        for queue in queues:
-            with connection.channel() as channel:
-                gone.append(int(channel.queue_purge(queue) or 0))
+        end_s = time.monotonic() + seconds
+        with connection.channel() as channel:
+            while time.monotonic() < end_s:
+                gone.extend(int(channel.queue_purge(queue) or 0) for queue in queues)
+                time.sleep(_PURGE_EVERY_S)
 
     _with_channel(config_file, act)
     return sum(gone)
@@ -80,9 +85,10 @@ def main(argv: Sequence[str]) -> int:
     """Run one of the three and print what it counted."""
     if argv[0] == "replicas":
         print(json.dumps(replicas(read_settings(None).broker.distribution_port)))
+    elif argv[0] == "purge":
+        print(purge(Path(argv[1]), float(argv[2]), argv[3:]))
     else:
-        act = {"purge": purge, "poison": poison}[argv[0]]
-        print(act(Path(argv[1]), argv[2:]))
+        print(poison(Path(argv[1]), argv[2:]))
     return 0
 
 
