@@ -8,12 +8,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
 import pytest
 
 from cluster.lab.lab import Lab
-from scripts.chaos.ground import LabGround
+from labelloop.settings import BrokerSettings
+from scripts.chaos.ground import LabGround, chaos_settings
 from scripts.chaos.stage import Stage, staged
 
+PATIENT = msgspec.structs.replace(  # the machine may be busy with other tests: silence is no death so soon
+    chaos_settings(),
+    cluster=msgspec.structs.replace(chaos_settings().cluster, dead_after_s=8.0),
+    broker=BrokerSettings(tick_s=12),
+)
 CHECKOUT = Path(__file__).resolve().parents[2]
 
 
@@ -41,7 +48,8 @@ class Formed(NamedTuple):
 @pytest.fixture(scope="session")
 def formed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Formed]:
     """Yield five dockers that `labelloop form --train 2 --inference 3 --task first` made a cluster of."""
-    with staged(2, 3, folder=tmp_path_factory.mktemp("five") / "lab", datastore_bytes=256 * 2**20, is_formed=False) as stage:
+    folder = tmp_path_factory.mktemp("five") / "lab"
+    with staged(2, 3, folder=folder, settings=PATIENT, datastore_bytes=256 * 2**20, is_formed=False) as stage:
         cluster = Formed(stage, "")
         task = ["--task", "first", "--category", "tables", "--labels", "left,right"]
         done = cluster.labelloop("form", "--train", "2", "--inference", "3", *task)

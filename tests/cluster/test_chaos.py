@@ -12,7 +12,8 @@ from tests.cluster.conftest import Formed
 
 pytestmark = pytest.mark.slow
 SIZES = Sizes(outbox=120, raw=60, calls=60, jobs=400, batch=10, job=100, span_s=4.0)
-SHORT = {"partition-one": cut_one_off(8.0)}
+SHORT = {"partition-one": cut_one_off(20.0)}
+PATIENCE_S = 300.0
 NAMES = (
     "kill-broker-inference",
     "kill-train-rpc",
@@ -30,5 +31,5 @@ NAMES = (
 def test_nothing_is_lost_and_the_cluster_becomes_whole_by_itself(formed: Formed, name: str) -> None:
     (fault,) = find_faults(name)
     hurt = SHORT.get(name, fault.hurt)
-    outcome = run_trial(formed.ground, name, hurt, f"chaos-{NAMES.index(name)}", SIZES)
+    outcome = run_trial(formed.ground, name, hurt, f"chaos-{NAMES.index(name)}", SIZES, PATIENCE_S)
     assert outcome.is_good, outcome
