@@ -17,11 +17,11 @@ PATIENCE_S = 240.0  # TensorFlow takes seconds to import, on two busy cores many
 EPOCHS = 200
 SETTINGS = {
     "requeue_after_s": 1.0,
-    "lease_s": 3.0,
+    "lease_s": 10.0,
     "checkpoint_s": 0.3,
     "distribute_from_s": 0.0,
     "gather_s": 2.0,
-    "rank_timeout_s": 20.0,
+    "rank_timeout_s": 60.0,
 }
 
 

@@ -27,7 +27,14 @@ N = 60
 EPOCHS = 100
 PATIENCE_S = 240.0  # three trainings at once on two busy cores
 SHARED = {"algorithm": "small-cnn", "parameters": {"width": 8, "batch": 16}}
-SETTINGS = {"requeue_after_s": 1.0, "lease_s": 2.0, "checkpoint_s": 0.2, "distribute_from_s": 0.0, "gather_s": 2.0}
+SETTINGS = {
+    "requeue_after_s": 1.0,
+    "lease_s": 5.0,
+    "checkpoint_s": 0.2,
+    "distribute_from_s": 0.0,
+    "gather_s": 2.0,
+    "rank_timeout_s": 60.0,
+}
 
 
 @pytest.fixture(scope="module")
