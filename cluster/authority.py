@@ -37,6 +37,7 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from cluster.ledger import Issued, Ledger
+from labelloop.decoding import decode_json
 from labelloop.errors import ConflictError, ForbiddenError, IntegrityError, InvalidInputError, NotFoundError, UnauthenticatedError
 from labelloop.ids import parse_node
 from labelloop.messages import AdmitReply, AdmitRequest, PeerKind
@@ -131,7 +132,7 @@ class Authority:
 
     def _read_token(self, path: Path) -> TokenView | None:
         try:
-            view = msgspec.json.decode(path.read_bytes(), type=TokenView)
+            view = decode_json(TokenView, path.read_bytes())
         except (FileNotFoundError, msgspec.MsgspecError):
             return None
         if view.expires_s <= self._clock():

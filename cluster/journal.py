@@ -17,6 +17,7 @@ from pathlib import Path
 
 import msgspec
 
+from labelloop.decoding import decode_json
 from labelloop.messages import Action
 from labelloop.tls import write_file
 
@@ -99,7 +100,7 @@ def _read(path: Path) -> list[Action]:
     found = []
     for line in lines:
         try:
-            found.append(msgspec.json.decode(line, type=Action))
+            found.append(decode_json(Action, line))
         except msgspec.MsgspecError:
             logger.warning("%s has a torn line, left out", path)
     return found[-KEPT:]

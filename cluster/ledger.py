@@ -13,6 +13,7 @@ from pathlib import Path
 
 import msgspec
 
+from labelloop.decoding import decode_json
 from labelloop.errors import NotFoundError
 from labelloop.tls import write_file
 
@@ -47,7 +48,7 @@ class Ledger:
         found = []
         for path in sorted(self._folder.glob("*.json")):
             try:
-                issued = msgspec.json.decode(path.read_bytes(), type=Issued)
+                issued = decode_json(Issued, path.read_bytes())
             except FileNotFoundError:
                 continue
             except msgspec.MsgspecError as exc:

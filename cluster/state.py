@@ -14,6 +14,7 @@ from typing import TypeVar
 
 import msgspec
 
+from labelloop.decoding import decode_json
 from labelloop.errors import IntegrityError, SettingsError
 from labelloop.tls import write_file
 
@@ -31,7 +32,7 @@ def write_state(path: Path, value: msgspec.Struct) -> None:
 def read_state(path: Path, kind: type[S]) -> S | None:
     """Return the struct at `path`, None when there is none yet. Raises IntegrityError naming a file that cannot be read."""
     try:
-        return msgspec.json.decode(path.read_bytes(), type=kind)
+        return decode_json(kind, path.read_bytes())
     except FileNotFoundError:
         return None
     except (msgspec.MsgspecError, UnicodeDecodeError) as exc:

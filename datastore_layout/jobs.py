@@ -15,6 +15,7 @@ import msgspec
 from datastore_layout import files
 from datastore_layout.envelope import seal, unseal
 from datastore_layout.root import TaskFolder
+from labelloop.decoding import decode_msgpack
 from labelloop.errors import ConflictError, IntegrityError, InvalidInputError, NotFoundError
 from labelloop.ids import JobId, parse_item, parse_token
 from labelloop.messages import ChunkResult, Item, Message
@@ -166,7 +167,7 @@ def _read_slice(path: Path, start: int, end: int) -> bytes:
 def _decode_chunk(blob: bytes, crc32: int, path: Path) -> ChunkSpec:
     if zlib.crc32(blob) != crc32:
         raise IntegrityError(f"{path} does not match its checksum: send the job again under a new id")
-    return msgspec.msgpack.decode(blob, type=ChunkSpec)
+    return decode_msgpack(ChunkSpec, blob)
 
 
 def list_jobs(folder: TaskFolder) -> tuple[JobId, ...]:

@@ -18,6 +18,7 @@ import msgspec
 from datastore_layout import files
 from datastore_layout.envelope import seal, unseal
 from datastore_layout.root import TaskFolder
+from labelloop.decoding import decode_json
 from labelloop.errors import IntegrityError, InvalidInputError, NotFoundError
 from labelloop.ids import VersionId, parse_token
 from labelloop.messages import SCHEMA, Message
@@ -98,7 +99,7 @@ def read_manifest(folder: TaskFolder, version: str) -> Manifest:
     """Return a version's manifest. Raises NotFoundError, InvalidInputError, IntegrityError when a byte of it changed."""
     path = _model_dir(folder, version) / MANIFEST
     try:
-        manifest = msgspec.json.decode(files.read_file(path), type=Manifest)
+        manifest = decode_json(Manifest, files.read_file(path))
     except msgspec.MsgspecError as exc:
         raise IntegrityError(f"{path} is no manifest: {exc}") from exc
     if manifest.schema != SCHEMA:

@@ -26,6 +26,7 @@ from intake.encoders.base import Encoder, Features
 from intake.encoders.table_columns import TableColumns
 from intake.loading import Loaded, Loader, Outcome
 from intake.tables import Columns, Row, columns_of, declared_columns
+from labelloop.decoding import decode_json
 from labelloop.errors import InvalidInputError, LabelloopError, UnreadableItemError
 from labelloop.ids import parse_item
 from labelloop.messages import Item, ItemError, TaskSpec
@@ -80,7 +81,7 @@ def known_columns(folder: TaskFolder, spec: TaskSpec) -> Columns | None:
     if declared is not None:
         return declared
     decided = read_decision(folder, _COLUMNS)
-    return None if decided is None else msgspec.json.decode(decided, type=Columns)
+    return None if decided is None else decode_json(Columns, decided)
 
 
 class Pipeline:
@@ -175,7 +176,7 @@ class Pipeline:
             if not rows:
                 return None
             candidate = msgspec.json.encode(columns_of(rows)).decode()
-            columns = msgspec.json.decode(decide_once(self._folder, _COLUMNS, candidate), type=Columns)
+            columns = decode_json(Columns, decide_once(self._folder, _COLUMNS, candidate))
         return TableColumns(columns)
 
     def _probe(self, items: Sequence[Item], n: int) -> list[Decoded]:

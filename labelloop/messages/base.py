@@ -9,6 +9,7 @@ from typing import Literal, TypeVar
 
 import msgspec
 
+from labelloop.decoding import decode_msgpack
 from labelloop.errors import IntegrityError, InvalidInputError
 
 SCHEMA = 1
@@ -37,7 +38,7 @@ def decode(kind: type[M], data: bytes | bytearray | memoryview) -> M:
     Raises InvalidInputError naming the field at fault; IntegrityError on a schema number this build does not know.
     """
     try:
-        message = msgspec.msgpack.decode(data, type=kind)
+        message = decode_msgpack(kind, data)
     except msgspec.MsgspecError as exc:  # validation and malformed bytes both derive from it
         raise InvalidInputError(f"not a valid {kind.__name__}: {exc}") from exc
     if message.schema != SCHEMA:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import msgspec
 import sqlalchemy as sa
 
+from labelloop.decoding import decode_json
 from labelloop.messages import ProgressReply, VersionView
 from webapp.db.engine import Tx
 from webapp.db.tables import live, pilot_state, versions
@@ -46,7 +47,7 @@ def read_live(tx: Tx, project_id: int) -> Live | None:
     row = tx.execute(sa.select(live.c.at, live.c.progress, live.c.problem).where(live.c.project_id == project_id)).first()
     if row is None:
         return None
-    return Live(row[0], msgspec.json.decode(row[1], type=ProgressReply) if row[1] else None, row[2])
+    return Live(row[0], decode_json(ProgressReply, row[1]) if row[1] else None, row[2])
 
 
 def save_versions(tx: Tx, project_id: int, views: Sequence[VersionView]) -> None:
@@ -70,7 +71,7 @@ def save_versions(tx: Tx, project_id: int, views: Sequence[VersionView]) -> None
 def read_versions(tx: Tx, project_id: int) -> tuple[VersionView, ...]:
     """Return the versions of a project, newest first."""
     query = sa.select(versions.c.view).where(versions.c.project_id == project_id).order_by(versions.c.version.desc())
-    return tuple(msgspec.json.decode(text, type=VersionView) for text in tx.execute(query).scalars())
+    return tuple(decode_json(VersionView, text) for text in tx.execute(query).scalars())
 
 
 def curve(tx: Tx, project_id: int) -> list[tuple[int, float]]:

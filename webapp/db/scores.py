@@ -12,6 +12,7 @@ import msgspec
 import numpy as np
 import sqlalchemy as sa
 
+from labelloop.decoding import decode_json
 from webapp.db.engine import Tx
 from webapp.db.items import OPEN, STORED, StoredItem
 from webapp.db.tables import blocks, head_drafts, items, scoring
@@ -43,7 +44,7 @@ class Block(msgspec.Struct, frozen=True):
 def read_scored(tx: Tx, project_id: int) -> Scored:
     """Return the pilot's memory of a project."""
     text = tx.execute(sa.select(scoring.c.state).where(scoring.c.project_id == project_id)).scalar()
-    return msgspec.json.decode(text, type=Scored) if text else Scored()
+    return decode_json(Scored, text) if text else Scored()
 
 
 def change_scored(tx: Tx, project_id: int, **changes: object) -> Scored:
