@@ -322,6 +322,7 @@ def _check_cluster(cluster: str) -> None:
 @contextlib.contextmanager
 def _home_with(cookie: str, state: Path) -> Iterator[Path]:
     """Yield a folder from which `erl_call` takes `cookie`; it is gone afterwards."""
+    state.mkdir(mode=0o700, parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=state, prefix="asking-") as name:
         write_file(Path(name) / ".erlang.cookie", cookie.encode(), 0o400)
         yield Path(name)

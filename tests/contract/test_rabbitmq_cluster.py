@@ -44,7 +44,7 @@ def at_once(*deeds: Callable[[], Any]) -> None:
         raise errors[0]
 
 
-def enter(docker: Docker, host: Docker) -> None:
+def enter(docker: Docker, host: Docker, *, is_forgotten_first: bool = False) -> None:
     """Let a docker into the cluster of `host`, as its manager would: again and again while the error is retryable."""
 
     def once() -> bool:
@@ -52,9 +52,21 @@ def enter(docker: Docker, host: Docker) -> None:
             docker.do(JOIN, invite=host.do("broker.invite()"))
         except NotReadyError:
             return False
+        except ConflictError:
+            if not is_forgotten_first:
+                raise
+            docker.do("broker.stop()")
+            forget(host, docker.name)
+            return False
         return True
 
     wait_for(once, 180, f"{docker.name} entering")
+
+
+def forget(docker: Docker, name: str) -> None:
+    """Strike a member off whose end is being noticed."""
+    wait_for(lambda: name not in docker.do("broker._server.see()")["running"])
+    docker.do("broker.forget(name)", name=name)
 
 
 def whole(dockers: Sequence[Docker], names: Sequence[str] | None = None) -> bool:
@@ -72,7 +84,7 @@ def trio(dockers: list[Docker]) -> list[Docker]:
         *(lambda docker=docker: docker.do("broker.start()") for docker in dockers if docker is first or not docker.pids(SERVER))
     )
     first.do("broker.found('trio')")
-    at_once(*(lambda docker=docker: enter(docker, first) for docker in others))
+    at_once(*(lambda docker=docker: enter(docker, first, is_forgotten_first=True) for docker in others))
     wait_for(lambda: whole(dockers))
     first.do(WORK)
     balance(first)
@@ -161,8 +173,7 @@ def test_a_wiped_member_is_refused_until_it_was_forgotten(trio: list[Docker]) ->
     invite = alpha.do("broker.invite()")
     with pytest.raises(ConflictError, match="forget it first"):
         gamma.do(JOIN, invite=invite)
-    wait_for(lambda: "gamma" not in alpha.do("broker.view()")["running"])
-    alpha.do("broker.forget('gamma')")
+    forget(alpha, "gamma")
     assert replicas(alpha) == {"inference.work": ["alpha", "beta"]}
     enter(gamma, alpha)
     balance(alpha)
@@ -174,8 +185,7 @@ def test_a_wiped_member_is_refused_until_it_was_forgotten(trio: list[Docker]) ->
 def test_a_member_that_was_forgotten_while_it_was_away_joins_anew(trio: list[Docker]) -> None:
     alpha, _, gamma = trio
     gamma.signal(signal.SIGKILL, SERVER)
-    wait_for(lambda: "gamma" not in alpha.do("broker.view()")["running"])
-    alpha.do("broker.forget('gamma')")
+    forget(alpha, "gamma")
     enter(gamma, alpha)
     wait_for(lambda: whole(trio))
 
