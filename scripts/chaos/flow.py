@@ -40,6 +40,10 @@ class Flow:
         """Return whether every client has had answers, and none is through: the moment for a fault."""
         return all(0 < stream.n_done < len(stream.item_ids) for stream in self.streams)
 
+    def n_answered(self) -> int:
+        """Return how many items of all clients are acknowledged or answered."""
+        return sum(stream.n_done for stream in self.streams)
+
     def is_over(self) -> bool:
         """Return whether every client is through, or has given up."""
         return all(stream.is_finished or not stream.is_running for stream in self.streams)

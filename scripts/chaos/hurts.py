@@ -1,4 +1,4 @@
-"""What hurts a lab: processes killed, dockers killed, frozen and cut off, queues emptied, a disk filled, a mount lost.
+"""What hurts the nodes of a lab: processes killed, dockers killed, frozen and cut off. `shared` hurts what all of them use.
 
 Owns the doing. Must never judge: `trial` does, by the same rules after each. Each is a function of (ground, flow) that returns when
 its damage is over, with what it saw, or makes one. Called by the table in `faults`.
@@ -7,29 +7,30 @@ its damage is over, with what it saw, or makes one. Called by the table in `faul
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import signal
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
-from cluster.lab.plan import DATASTORE, REGISTRY
+import msgspec
+
+from cluster.lab.plan import REGISTRY
 from cluster.lab.shell import call
 from labelloop import messages as m
-from labelloop import queues
-from labelloop.errors import LabelloopError, RetryableError
+from labelloop.clients import InferenceClient
+from labelloop.errors import LabelloopError
 from scripts.chaos.flow import Flow
 from scripts.chaos.ground import LabGround
 from scripts.chaos.items import item_of
-from scripts.chaos.streams import CALL_S
+from scripts.chaos.steps import await_answers, await_leaders
+from scripts.chaos.streams import CALL_S, RETRY_S
 from scripts.chaos.trial import NeverCameTrueError, await_whole, until
 
 AT_ONCE_S = 5.0
-PURGE_S = 6.0
-Which = Callable[[LabGround], str]
 Hurt = Callable[[LabGround, Flow], str]
+Which = Callable[[LabGround], str]
 
 
 # ---------------------------------------------------------------- who
@@ -84,7 +85,7 @@ def kill_managers_in_turn(ground: LabGround, flow: Flow) -> str:
         pid = await_pid(ground, node, "manager")
         os.kill(pid, signal.SIGKILL)
         await_pid(ground, node, "manager", but=pid)
-        _await_whole(ground)
+        await_whole(ground)
     return f"{len(ground.wanted)} managers"
 
 
@@ -92,14 +93,15 @@ def kill_managers_in_turn(ground: LabGround, flow: Flow) -> str:
 
 
 def kill_docker(which: Which) -> Hurt:
-    """A whole docker at once; it boots again when the rest answers without it."""
+    """A whole docker at once; it boots again when the rest answers without it, led by the lowest address that is left."""
 
     def hurt(ground: LabGround, flow: Flow) -> str:
         node = which(ground)
         ground.lab.kill(node)
-        answers_s = _await_answers(ground, flow)
+        answers_s = await_answers(ground, flow)
+        leaders = await_leaders(ground, but=node)
         ground.lab.boot(node)
-        return f"{node}; both RPCs answered after {answers_s:.1f} s, then it booted"
+        return f"{node}; both RPCs answered after {answers_s:.1f} s, {leaders} led, then it booted"
 
     return hurt
 
@@ -112,7 +114,7 @@ def freeze_docker(which: Which, seconds: float) -> Hurt:
         ground.lab.freeze(node)
         end_s = time.monotonic() + seconds
         try:
-            answers_s = _await_answers(ground, flow)
+            answers_s = await_answers(ground, flow)
             time.sleep(max(0.0, end_s - time.monotonic()))
         finally:
             ground.lab.thaw(node)
@@ -127,9 +129,12 @@ def lose_train_master(ground: LabGround, flow: Flow) -> str:
     had = flow.raw.n_done
     until(lambda: "" if flow.raw.n_done > had or flow.raw.is_finished else "no answer yet", "an answer for the raw client")
     ground.lab.kill(node)
-    answers_s = _await_answers(ground, flow)
+    n_done = flow.raw.n_done
+    call(["rm", "-rf", str(ground.lab.disk(node))])
+    answers_s = await_answers(ground, flow)
+    leaders = await_leaders(ground, but=node)
     ground.lab.boot(node, is_wiped=True)
-    return f"{node} after {flow.raw.n_done} answers; both RPCs answered after {answers_s:.1f} s, then it booted with an empty disk"
+    return f"{node} after {n_done} answers; both RPCs answered after {answers_s:.1f} s, {leaders} led, it booted with an empty disk"
 
 
 def restart_all(ground: LabGround, flow: Flow) -> str:
@@ -139,7 +144,7 @@ def restart_all(ground: LabGround, flow: Flow) -> str:
         began_s = time.monotonic()
         ground.lab.kill(node)
         ground.lab.boot(node)
-        _await_whole(ground)
+        await_whole(ground)
         times.append(time.monotonic() - began_s)
     return f"{len(times)} dockers, {', '.join(f'{s:.0f}' for s in times)} s"
 
@@ -152,11 +157,20 @@ def cut_one_off(seconds: float) -> Hurt:
 
     def hurt(ground: LabGround, flow: Flow) -> str:
         node = ground.other("inference")
-        with _cut(ground, [node], [REGISTRY, *(name for name in ground.wanted if name != node)]):
+        with (
+            contextlib.closing(ground.inference_at(node)) as client,
+            _cut(ground, [node], [REGISTRY, *(name for name in ground.wanted if name != node)]),
+        ):
             end_s = time.monotonic() + seconds
-            answers_s = _await_answers(ground, flow)
+            answers_s = await_answers(ground, flow)
+            before = flow.n_answered()
+            until(lambda: "" if _ask(node, client, flow.calls.task).error else "it answers", f"{node}, alone, refusing")
+            refused_s = _slowest_refusal([_ask(node, client, flow.calls.task)], [node])
             time.sleep(max(0.0, end_s - time.monotonic()))
-        return f"{node} for {seconds:.0f} s; the rest answered after {answers_s:.1f} s"
+            await_answers(ground, flow)
+            n_meanwhile = flow.n_answered() - before
+        rest = f"the rest answered after {answers_s:.1f} s and {n_meanwhile} items"
+        return f"{node} for {seconds:.0f} s, alone it answered an error in {refused_s:.1f} s; {rest}"
 
     return hurt
 
@@ -167,44 +181,75 @@ def cut_in_halves(seconds: float) -> Hurt:
     def hurt(ground: LabGround, flow: Flow) -> str:
         names = ground.of("inference")
         middle = len(names) // 2
-        clients = {name: ground.inference_at(name) for name in names}
-        try:
+        with contextlib.ExitStack() as stack:
+            clients = {name: stack.enter_context(contextlib.closing(ground.inference_at(name))) for name in names}
+            pool = stack.enter_context(ThreadPoolExecutor(len(names)))
+            over = stack.enter_context(contextlib.closing(Bell()))
             with _cut(ground, names[:middle], names[middle:]):
-                end_s = time.monotonic() + seconds
-                until(lambda: _why_not_paused(ground), "both halves pausing", seconds)
-                slowest_s = max(_answer_s(client, flow.calls.task) for client in clients.values())
-                time.sleep(max(0.0, end_s - time.monotonic()))
-        finally:
-            for client in clients.values():
-                client.close()
-        return f"{middle} and {len(names) - middle} for {seconds:.0f} s; the slowest error came after {slowest_s:.1f} s"
+                began_s = time.monotonic()
+                asked = [pool.submit(_ask_until, over, name, client, flow.calls.task) for name, client in clients.items()]
+                until(lambda: _why_not_paused(ground), "both halves pausing")
+                paused_s = time.monotonic()
+                time.sleep(max(0.0, began_s + seconds - paused_s))
+                over.close()
+                answers = [answer for call in asked for answer in call.result()]
+        refused_s = _slowest_refusal([answer for answer in answers if answer.at_s > paused_s], names)
+        before_s = max((answer.took_s for answer in answers if answer.at_s <= paused_s), default=0.0)
+        said = f"paused after {paused_s - began_s:.1f} s; the slowest answer came in {before_s:.1f} s by then, in {refused_s:.1f} s since"
+        return f"{middle} and {len(names) - middle} for {seconds:.0f} s; {said}"
 
     return hurt
+
+
+class Bell(threading.Event):
+    """An event that rings when it is closed, however that comes."""
+
+    close = threading.Event.set
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """What one node answered a call that began at `at_s`: the error, or '' for a good answer; `took_s` seconds."""
+
+    node: str
+    at_s: float
+    took_s: float
+    error: str
+    is_retryable: bool
+
+
+def _ask_until(over: threading.Event, node: str, client: InferenceClient, task: str) -> list[Answer]:
+    answers = []
+    while not over.wait(RETRY_S):
+        answers.append(_ask(node, client, task))
+    return answers
+
+
+def _ask(node: str, client: InferenceClient, task: str) -> Answer:
+    at_s, error = time.monotonic(), None
+    try:
+        client.predict(m.PredictRequest(task=task, items=(item_of("probe"),)), deadline_s=4 * AT_ONCE_S)
+    except LabelloopError as exc:
+        error = exc
+    said = f"{error.code}: {error}" if error else ""
+    return Answer(node, at_s, time.monotonic() - at_s, said, error is not None and error.is_retryable)
+
+
+def _slowest_refusal(answers: Sequence[Answer], nodes: Sequence[str]) -> float:
+    """Return the seconds of the slowest; raises NeverCameTrueError unless each node answers retryable errors only, at once."""
+    for answer in answers:
+        if not answer.is_retryable:
+            raise NeverCameTrueError(f"without a majority {answer.node} answered {answer.error or 'as if all were well'}")
+        if answer.took_s > AT_ONCE_S:
+            raise NeverCameTrueError(f"without a majority {answer.node} took {answer.took_s:.1f} s for {answer.error}")
+    if silent := set(nodes) - {answer.node for answer in answers}:
+        raise NeverCameTrueError(f"without a majority {sorted(silent)} answered nothing")
+    return max(answer.took_s for answer in answers)
 
 
 def _why_not_paused(ground: LabGround) -> str:
     nodes = {view.status.hostname: view for view in ground.registry.nodes(deadline_s=CALL_S).nodes}
     up = [name for name in ground.of("inference") if nodes[name].status.broker.state == "running"]
     return f"the brokers of {up} run" if up else ""
-
-
-def _answer_s(client: object, task: str) -> float:
-    """Return after how many seconds a call that cannot succeed was answered with a retryable error.
-
-    Raises NeverCameTrueError when it was answered otherwise, or not at once.
-    """
-    began_s = time.monotonic()
-    request = m.PredictRequest(task=task, items=(item_of("probe"),))
-    try:
-        client.predict(request, deadline_s=3 * AT_ONCE_S)  # type: ignore[attr-defined]
-    except RetryableError as exc:
-        took_s = time.monotonic() - began_s
-        if took_s > AT_ONCE_S:
-            raise NeverCameTrueError(f"without a majority a call waited {took_s:.1f} s for its error: {exc}") from exc
-        return took_s
-    except LabelloopError as exc:
-        raise NeverCameTrueError(f"without a majority a call was answered {exc.code}: {exc}") from exc
-    raise NeverCameTrueError("without a majority a call was answered")
 
 
 @contextlib.contextmanager
@@ -214,139 +259,3 @@ def _cut(ground: LabGround, *groups: object) -> Iterator[None]:
         yield
     finally:
         ground.lab.heal()
-
-
-# ---------------------------------------------------------------- queues
-
-
-def empty_brokers(ground: LabGround, flow: Flow) -> str:
-    """Throw away every message that waits in any queue, as fast as they come, for some seconds on all brokers side by side."""
-    with ThreadPoolExecutor(2) as pool:
-        calls = [
-            pool.submit(ground.inside, node, "purge", ground.role_config(node, process), str(PURGE_S), *names)
-            for node, process, names in _queues(ground)
-        ]
-        gone = sum(int(call.result()) for call in calls)
-    return f"{gone} messages thrown away in {PURGE_S:.0f} s"
-
-
-def poison_queues(ground: LabGround, flow: Flow) -> str:
-    """Put messages that nobody can read into every shared queue."""
-    put = 0
-    for node, process, names in _queues(ground):
-        put += int(ground.inside(node, "poison", ground.role_config(node, process), *names))
-    return f"{put} poison messages"
-
-
-def _queues(ground: LabGround) -> list[tuple[str, str, list[str]]]:
-    """Return (a node at the broker, one of its role processes, the shared queues there) for both roles."""
-    train, inference = ground.master("train"), ground.master("inference")
-    cluster_id = ground.registry.nodes(deadline_s=CALL_S).cluster_id
-    return [
-        (train, "data-worker", [queues.data_queue(train), queues.run_queue(train)]),
-        (inference, "inference-worker", [queues.interactive_queue(cluster_id), queues.bulk_queue(cluster_id)]),
-    ]
-
-
-# ---------------------------------------------------------------- the datastore
-
-
-def fill_disk(seconds: float) -> Hurt:
-    """The shared disk has no byte left for a while."""
-
-    def hurt(ground: LabGround, flow: Flow) -> str:
-        filler = ground.datastore / ".chaos-filler"
-        end_s = time.monotonic() + seconds
-        try:
-            n_bytes = 0
-            while time.monotonic() < end_s:  # what others free is taken too
-                n_bytes += _fill(filler)
-                time.sleep(0.2)
-        finally:
-            filler.unlink(missing_ok=True)
-        return f"{n_bytes >> 20} MiB for {seconds:.0f} s; errors by then: {dict(flow.troubles())}"
-
-    return hurt
-
-
-def _fill(filler: Path) -> int:
-    """Append zeros until nothing fits any more; return how many bytes went in."""
-    done, portion = 0, 1 << 20
-    with filler.open("ab", buffering=0) as file:
-        while portion >= 1:
-            try:
-                done += file.write(bytes(portion))
-            except OSError as exc:
-                if exc.errno != errno.ENOSPC:
-                    raise
-                portion //= 2
-    return done
-
-
-def unmount(ground: LabGround, flow: Flow) -> str:
-    """The mount dies on one node of each role and vanishes on the others; each node mounts it again by itself."""
-    victims = {ground.master("train"), ground.other("inference")}
-    for node in ground.wanted:
-        if node in victims:
-            for pid in ground.lab.pids(node, "bindfs"):
-                os.kill(pid, signal.SIGKILL)
-        else:
-            ground.lab.run(node, ["umount", "--lazy", DATASTORE])
-    return f"killed under {', '.join(sorted(victims))}, unmounted on the others"
-
-
-# ---------------------------------------------------------------- the registry
-
-
-def stop_registry(seconds: float) -> Hurt:
-    """The registry is gone for a while."""
-
-    def hurt(ground: LabGround, flow: Flow) -> str:
-        ground.lab.kill(REGISTRY)
-        n_before = sum(stream.n_done for stream in flow.streams)
-        time.sleep(seconds)
-        n_meanwhile = sum(stream.n_done for stream in flow.streams) - n_before
-        ground.lab.boot(REGISTRY)
-        return f"{seconds:.0f} s; {n_meanwhile} items got their answer meanwhile"
-
-    return hurt
-
-
-def replace_registry(ground: LabGround, flow: Flow) -> str:
-    """The registry comes back with nothing but the restored key of the authority: it learns, and a person confirms."""
-    before = ground.registry.nodes(deadline_s=CALL_S).epoch
-    ground.lab.kill(REGISTRY)
-    for path in ground.lab.registry_state.iterdir():
-        if path.name != "authority":
-            call(["rm", "-rf", str(path)])
-    ground.lab.boot(REGISTRY)
-    until(lambda: _why_not_learning(ground), "the empty registry learning")
-    ground.registry.form(m.FormRequest(), deadline_s=300.0)
-    after = ground.registry.nodes(deadline_s=CALL_S).epoch
-    return f"it learned by itself; epoch {before} before, {after} once confirmed"
-
-
-def _why_not_learning(ground: LabGround) -> str:
-    reply = ground.registry.nodes(deadline_s=CALL_S)
-    alive = {view.status.hostname for view in reply.nodes if view.is_alive}
-    if missing := set(ground.wanted) - alive:
-        return f"not heard of yet: {sorted(missing)}"
-    return "" if reply.state == "learning" else f"it is {reply.state}: {reply.last_reason}"
-
-
-# ---------------------------------------------------------------- shared steps
-
-
-def _await_answers(ground: LabGround, flow: Flow) -> float:
-    """Return after how many seconds both RPCs gave a good answer."""
-
-    def why_not() -> str:
-        ground.cluster.train().progress(m.ProgressRequest(task=flow.calls.task), deadline_s=CALL_S)
-        ground.cluster.inference().predict(m.PredictRequest(task=flow.calls.task, items=(item_of("probe"),)), deadline_s=CALL_S)
-        return ""
-
-    return until(why_not, "both RPCs answering without it")
-
-
-def _await_whole(ground: LabGround) -> None:
-    await_whole(ground)

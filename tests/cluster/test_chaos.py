@@ -5,14 +5,12 @@ from __future__ import annotations
 import pytest
 
 from scripts.chaos.faults import find_faults
-from scripts.chaos.hurts import cut_one_off
 from scripts.chaos.streams import Sizes
 from scripts.chaos.trial import run_trial
 from tests.cluster.conftest import Formed
 
 pytestmark = pytest.mark.slow
 SIZES = Sizes(outbox=120, raw=60, calls=60, jobs=400, batch=10, job=100, span_s=4.0)
-SHORT = {"partition-one": cut_one_off(20.0)}
 PATIENCE_S = 300.0
 NAMES = (
     "kill-broker-inference",
@@ -30,6 +28,5 @@ NAMES = (
 @pytest.mark.parametrize("name", NAMES)
 def test_nothing_is_lost_and_the_cluster_becomes_whole_by_itself(formed: Formed, name: str) -> None:
     (fault,) = find_faults(name)
-    hurt = SHORT.get(name, fault.hurt)
-    outcome = run_trial(formed.ground, name, hurt, f"chaos-{NAMES.index(name)}", SIZES, PATIENCE_S)
+    outcome = run_trial(formed.ground, name, fault.hurt, f"chaos-{NAMES.index(name)}", SIZES, PATIENCE_S)
     assert outcome.is_good, outcome
