@@ -195,8 +195,8 @@ def cut_in_halves(seconds: float) -> Hurt:
                 answers = [answer for call in asked for answer in call.result()]
         refused_s = _slowest_refusal([answer for answer in answers if answer.at_s > paused_s], names)
         before_s = max((answer.took_s for answer in answers if answer.at_s <= paused_s), default=0.0)
-        said = f"paused after {paused_s - began_s:.1f} s; the slowest answer came in {before_s:.1f} s by then, in {refused_s:.1f} s since"
-        return f"{middle} and {len(names) - middle} for {seconds:.0f} s; {said}"
+        slowest = f"the slowest answer came in {before_s:.1f} s by then, in {refused_s:.1f} s since"
+        return f"{middle} and {len(names) - middle} for {seconds:.0f} s, paused after {paused_s - began_s:.1f} s; {slowest}"
 
     return hurt
 
