@@ -53,8 +53,8 @@ class Host(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     @property
     def label(self) -> str:
-        """Return what people call it: its name, or its address."""
-        return self.name or self.address
+        """Return what people call it: its name, or its address, with the port where that is not SSH's own."""
+        return self.name or (self.address if self.port == 22 else f"{self.address}:{self.port}")
 
 
 class HostList(msgspec.Struct, frozen=True, kw_only=True):
@@ -130,7 +130,7 @@ def _why_not(host: Host) -> str:
 def _refuse_twins(path: Path, hosts: tuple[Host, ...]) -> None:
     for what, values in (
         ("address", [f"{h.address}:{h.port}" for h in hosts]),
-        ("name", [h.name for h in hosts if h.name]),
+        ("name", [h.label for h in hosts]),
         ("ip", [h.ip for h in hosts if h.ip]),
     ):
         twins = {value for value in values if values.count(value) > 1}

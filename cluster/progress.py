@@ -32,8 +32,10 @@ class Progress:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._live is not None:
-            self._live.stop()
+        with self._lock:
+            live, self._live, self._is_silent = self._live, None, True  # threads that an interrupt left behind say no more
+        if live is not None:
+            live.stop()
 
     def say(self, label: str, text: str) -> None:
         """Tell what a host is at."""

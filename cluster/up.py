@@ -7,21 +7,21 @@ Owns the steps for one host and what is copied. Must never let one host's failur
 from __future__ import annotations
 
 import argparse
-import concurrent.futures
 import hashlib
 import io
 import shlex
 import subprocess
 import sys
 import tarfile
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from labelloop.errors import LabelloopError, SettingsError
+from labelloop.errors import InternalError, LabelloopError, SettingsError
 
 if TYPE_CHECKING:
     from cluster.hostlist import Host, HostList
@@ -74,10 +74,12 @@ def run_up(args: argparse.Namespace) -> int:
     if not hosts:
         raise SettingsError(f"--only {' '.join(args.only)}: {args.hosts} has no such host")
     files = project_files(CHECKOUT)
-    labels, n = [host.label for host in hosts], min(_PARALLEL, len(hosts))
-    with Progress(labels, is_silent=args.json) as progress, concurrent.futures.ThreadPoolExecutor(n) as pool:
-        work = [pool.submit(set_up, host, listed, files, progress, args.accept_new, args.restart) for host in hosts]
-        results = [each.result() for each in work]
+    try:
+        with Progress([host.label for host in hosts], is_silent=args.json) as progress:
+            results = _side_by_side(hosts, lambda host: set_up(host, listed, files, progress, args.accept_new, args.restart))
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted: what was begun on a docker may go on there; running it again is harmless\n")
+        raise
     failed = [result for result in results if result.error]
     if args.json:
         sys.stdout.write(msgspec.json.encode({"hosts": results}).decode() + "\n")
@@ -85,6 +87,26 @@ def run_up(args: argparse.Namespace) -> int:
         sys.stdout.write(f"{len(results) - len(failed)} of {len(results)} nodes run\n")
         sys.stdout.writelines(f"{result.name or result.address}: {result.error}\n" for result in failed)
     return 1 if failed else 0
+
+
+def _side_by_side(hosts: Sequence[Host], work: Callable[[Host], HostResult]) -> list[HostResult]:
+    """Return what `work` returns for each host. Ctrl-C ends the waiting at once."""
+    results: dict[str, HostResult] = {}
+    gate = threading.Semaphore(_PARALLEL)
+
+    def one(host: Host) -> None:
+        with gate:
+            results[host.label] = work(host)
+
+    threads = [threading.Thread(target=one, args=(host,), name=host.label, daemon=True) for host in hosts]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    lost = [host.label for host in hosts if host.label not in results]
+    if lost:
+        raise InternalError(f"setting up {', '.join(lost)} broke off: the traceback above says where")
+    return [results[host.label] for host in hosts]
 
 
 def set_up(

@@ -32,7 +32,7 @@ def test_a_host_takes_what_the_file_says_for_all_and_its_own_goes_first(tmp_path
         Host(address="10.0.0.9", datastore="/home/datastore", user="ops", port=2222),
         Host(address="gpu-2", datastore="/home/datastore", user="ops", port=22, name="b"),
     )
-    assert [host.label for host in listed.hosts] == ["10.0.0.9", "b"]
+    assert [host.label for host in listed.hosts] == ["10.0.0.9:2222", "b"]
 
 
 @pytest.mark.parametrize(
@@ -53,6 +53,7 @@ def test_a_host_takes_what_the_file_says_for_all_and_its_own_goes_first(tmp_path
         (HEAD + '[[hosts]]\naddress = "a"\nhost_key = "AAAA"', "host_key must be 'TYPE BASE64'"),
         (HEAD + '[[hosts]]\naddress = "a"\n[[hosts]]\naddress = "a"', "two .* have the address 'a:22'"),
         (HEAD + '[[hosts]]\naddress = "a"\nname = "x"\n[[hosts]]\naddress = "b"\nname = "x"', "two .* have the name 'x'"),
+        (HEAD + '[[hosts]]\naddress = "x"\n[[hosts]]\naddress = "b"\nname = "x"', "two .* have the name 'x'"),
         (HEAD + 'token_file = "missing"\n[[hosts]]\naddress = "a"', "token_file.*missing"),
     ],
 )
