@@ -1,7 +1,8 @@
 """What a role process is at, for `labelloop status`: at most one small file a second, whatever happens in between.
 
 Owns the thread that writes it. Must never make a task wait. Called by the workers of all roles, each with the name under which its
-manager supervises it. An `Activity` made before a fork starts its thread in the child that first says something.
+manager supervises it. An `Activity` made before a fork starts its thread in the child that first says something. Making one clears
+what a process that was killed left behind.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ class Activity:
         self._pid = 0
         self._lock = threading.Lock()
         self._is_new = threading.Event()
+        self._put("")
 
     def say(self, text: str) -> None:
         """Note what the process is at; '' = nothing. It is written within a second."""
@@ -46,9 +48,12 @@ class Activity:
             is_new.clear()
             text = self._text
             if text != self._written:
-                try:
-                    say_activity(self._state, self._process, text)
-                except OSError as exc:
-                    logger.warning("what this process is at cannot be written: %s", exc)
+                self._put(text)
                 self._written = text
             pause.wait(PAUSE_S)
+
+    def _put(self, text: str) -> None:
+        try:
+            say_activity(self._state, self._process, text)
+        except OSError as exc:
+            logger.warning("what this process is at cannot be written: %s", exc)

@@ -62,7 +62,8 @@ class KerasCnnModel(Model):
         self.network, self.scale, self.n_labels = network, scale, scale.n_labels
         self._pixels = scale.pixels()
         signature = [tf.TensorSpec([None, *scale.shape], tf.float32)]
-        self._answer = tf.function(lambda x: network(x, training=False), input_signature=signature)
+        # no autograph: nothing here branches on a tensor, and it leaves its generated files behind in a process that is killed
+        self._answer = tf.function(lambda x: network(x, training=False), input_signature=signature, autograph=False)
 
     def predict_proba(self, x: NDArray[Any]) -> NDArray[np.float32]:
         from learning.algorithms.linear_model import sigmoid, softmax
@@ -172,7 +173,7 @@ class KerasTraining(Training):
             tf.TensorSpec([None], tf.int64),
             tf.TensorSpec([None], tf.float32),
         ]
-        self._step = tf.function(lambda *batch: strategy.run(step, args=batch), input_signature=signature)
+        self._step = tf.function(lambda *batch: strategy.run(step, args=batch), input_signature=signature, autograph=False)
 
     def advance(self) -> float:
         if self.step >= self.steps:

@@ -15,10 +15,13 @@ import gc
 import logging
 import os
 import select
+import shutil
 import signal
 import socket
 import sys
+import tempfile
 import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,6 +43,7 @@ logger = logging.getLogger("roles.train.child")
 PR_SET_PDEATHSIG = 1
 EX_TEMPFAIL = 75
 BACKGROUND_NICE = 10
+SAY_S = 1.0
 
 
 def die_with(parent: int) -> None:
@@ -88,6 +92,8 @@ class Spare:
         self._algorithms = algorithms
         self._frames = Frames()
         self._hints: dict[int, RunHint] = {}
+        self._scratch = Path(config.state_dir) / "scratch"
+        shutil.rmtree(self._scratch, ignore_errors=True)  # of a spare that was killed
 
     def run(self) -> None:
         """Serve until the parent closes the pipe; its forks are killed by the kernel then."""
@@ -133,6 +139,7 @@ class Spare:
             if not pid:
                 return
             code = os.waitstatus_to_exitcode(status)
+            shutil.rmtree(self._scratch / str(pid), ignore_errors=True)
             write_report(self._reports, Report(kind="ended", pid=pid, status=code, hint=self._hints.pop(pid)))
 
     def _train(self, order: Order) -> int:
@@ -153,11 +160,18 @@ class Spare:
         write_report(self._reports, Report(kind="said", pid=os.getpid(), text=said[:MOST_SAID], hint=hint))
         return status
 
+    def _use_scratch(self) -> None:
+        """Let what this fork and its children put into temporary files lie where it is removed however they end."""
+        mine = self._scratch / str(os.getpid())
+        mine.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.environ["TMPDIR"] = tempfile.tempdir = str(mine)
+
     def _work(self, order: Order) -> str:
         from datastore_layout.root import open_root, task_folder
         from roles.train.attempt import run_attempt
         from roles.train.rank import run_rank
 
+        self._use_scratch()
         root = open_root(Path(self._config.datastore_root), self._config.cluster_id)
         folder, here = task_folder(root, order.hint.task), self._here(order.hint)
         if order.rank is not None:
@@ -170,6 +184,14 @@ class Spare:
         def call(rank: RankHint, node: str) -> None:
             write_report(self._reports, Report(kind="calls", pid=os.getpid(), hint=hint, rank=rank, node=node))
 
+        said_s = 0.0
+
+        def say(text: str) -> None:
+            nonlocal said_s
+            if time.monotonic() - said_s >= SAY_S:
+                said_s = time.monotonic()
+                write_report(self._reports, Report(kind="at", pid=os.getpid(), hint=hint, text=text))
+
         return Here(
             node=self._config.node,
             hostname=socket.gethostname(),
@@ -177,6 +199,7 @@ class Spare:
             config_file=self._config_file,
             machines=lambda: read_machines(Path(self._config.state_dir)).good,
             call=call,
+            say=say,
         )
 
 

@@ -74,6 +74,13 @@ class Crew:
         record = Generation(number=self.number, begin=self.begin, step=step, reason=self.reason, ranks=ranks)
         write_generation(self.attempt, record)
 
+    def say(self, step: int, steps: int = 0) -> None:
+        """Tell the node how far the attempt is, for its status; `steps` 0 = how many there are is not known here."""
+        attempt = self.attempt
+        far = f"{step} of {steps} steps" if steps else f"step {step}"
+        where = f" on {len(self.seats)} nodes" if len(self.seats) > 1 else ""
+        self.here.say(f"{attempt.folder.task}: run {attempt.run} attempt {attempt.k}, {far}{where}")
+
     def begin_generation(self, seats: tuple[Seated, ...], reason: str, step: int) -> None:
         """Close the record of this generation and begin the next one's at `step`."""
         self.record(step)

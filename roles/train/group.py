@@ -6,8 +6,12 @@ one training thread. A group that has failed once is of no further use.
 
 from __future__ import annotations
 
+import ctypes
 import datetime
+import fcntl
 import os
+import socket
+import struct
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -16,6 +20,8 @@ from labelloop.errors import RetryableError
 if TYPE_CHECKING:
     import torch
 
+_SIOCGIFCONF = 0x8912
+_INTERFACE = struct.Struct("16s4x4s16x")  # struct ifreq of 64-bit Linux with an IPv4 address
 _HOLD, _LEAVE = 0, 1  # places in the tail of each sum; behind them one count a rank
 
 
@@ -105,7 +111,7 @@ def make_group(store: Any, rank: int, size: int, ip: str, timeout_s: float) -> G
     timeout = datetime.timedelta(seconds=timeout_s)
     try:
         if device.type == "cuda":
-            return Group(_nccl(distributed, store, rank, size, timeout), rank, size, device)
+            return Group(_nccl(distributed, store, rank, size, ip, timeout), rank, size, device)
         options = distributed.ProcessGroupGloo._Options()
         options._timeout = timeout
         options._devices = [distributed.ProcessGroupGloo.create_device(hostname=ip)]
@@ -114,8 +120,26 @@ def make_group(store: Any, rank: int, size: int, ip: str, timeout_s: float) -> G
         raise RankLostError(f"rank {rank} of {size} could not connect to its peers: {str(exc).splitlines()[0]}") from exc
 
 
-def _nccl(distributed: Any, store: Any, rank: int, size: int, timeout: datetime.timedelta) -> ProcessGroup:
-    """Return an nccl group whose waits raise in this thread, so that a lost peer does not end the process."""
+def interface_of(ip: str) -> str:
+    """Return the name of the network interface that has the IPv4 address `ip`, '' when none has."""
+    room = bytearray(64 * _INTERFACE.size)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        view = (ctypes.c_char * len(room)).from_buffer(room)
+        asked = struct.pack("iL", len(room), ctypes.addressof(view))
+        size = struct.unpack("iL", fcntl.ioctl(probe, _SIOCGIFCONF, asked))[0]
+    for name, address in _INTERFACE.iter_unpack(room[:size]):
+        if socket.inet_ntoa(address) == ip:
+            return name.split(b"\0")[0].decode()
+    return ""
+
+
+def _nccl(distributed: Any, store: Any, rank: int, size: int, ip: str, timeout: datetime.timedelta) -> ProcessGroup:
+    """Return an nccl group whose waits raise in this thread, so that a lost peer does not end the process.
+
+    Left alone, nccl takes the first interface it finds, which need not be the cluster's.
+    """
+    if name := interface_of(ip):
+        os.environ.setdefault("NCCL_SOCKET_IFNAME", f"={name}")
     os.environ["TORCH_NCCL_BLOCKING_WAIT"] = "1"
     os.environ["TORCH_NCCL_ASYNC_ERROR_HANDLING"] = "0"
     options = distributed.ProcessGroupNCCL.Options()

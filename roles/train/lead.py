@@ -124,6 +124,7 @@ class Lead:
             now_s = time.monotonic()
             if now_s - looked_s >= _LOOK_S:
                 looked_s = now_s
+                self._crew.say(self._step)
                 if not self._has_ended():  # by our own process, which has only to leave then
                     self._stop()
                 if self._crew.board is not None:

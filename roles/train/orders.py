@@ -26,10 +26,10 @@ class Order(Message, frozen=True, kw_only=True):
 
 
 class Report(Message, frozen=True, kw_only=True):
-    """What became of an order: `ready` (the spare is warm, no order), `began` as process `pid`, `said` its last sentence, `calls`
-    for `node` to take `rank`, or `ended` with `status` as from `Popen.returncode`."""
+    """What became of an order: `ready` (the spare is warm, no order), `began` as process `pid`, `said` its last sentence, `at` what
+    it does now, `calls` for `node` to take `rank`, or `ended` with `status` as from `Popen.returncode`."""
 
-    kind: Literal["ready", "began", "said", "calls", "ended"]
+    kind: Literal["ready", "began", "said", "at", "calls", "ended"]
     pid: int = 0
     status: int = 0
     text: str = ""

@@ -103,6 +103,7 @@ class Owner:
         if now_s - self._looked_s < LOOK_S:
             return
         self._looked_s = now_s
+        self._crew.say(self.training.step, self.training.steps)
         if self._crew.board is None and not self._open():
             return
         self._crew.call(now_s)

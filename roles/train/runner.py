@@ -43,13 +43,20 @@ IDLE_S = 1.0
 
 
 class Job(msgspec.Struct):
-    """A training at work on a hint, or a rank of one. `pid` 0 = ordered, but not forked yet; `said` its last sentence."""
+    """A training at work on a hint, or a rank of one. `pid` 0 = ordered, but not forked yet; `said` its last
+    sentence, `at` what it does now."""
 
     hint: RunHint
     looked_s: float
     pid: int = 0
     said: str = ""
+    at: str = ""
     is_rank: bool = False
+
+    def doing(self) -> str:
+        """Return what it does now, for the node's status."""
+        rank = "a rank of " if self.is_rank else ""
+        return self.at or f"{self.hint.task}: {rank}run {self.hint.run} attempt {self.hint.attempt}"
 
     def is_of(self, hint: RunHint | RankHint) -> bool:
         """Return whether it works for the run of a hint."""
@@ -65,7 +72,8 @@ class Job(msgspec.Struct):
 class Runner:
     """See the module. `environment` is that of the trainings: thread caps, allocator, settings.
 
-    `call(hint, node)` asks another node to take a rank of a run that is trained here; it must not block.
+    `call(hint, node)` asks another node to take a rank of a run that is trained here, `say(text)` tells what the trainings are
+    at; neither may block.
     """
 
     def __init__(
@@ -77,8 +85,9 @@ class Runner:
         slots: int = 1,
         algorithms: tuple[str, ...] = ("default",),
         call: Callable[[RankHint, str], None] = lambda _hint, _node: None,
+        say: Callable[[str], None] = lambda _text: None,
     ) -> None:
-        self._call = call
+        self._call, self._say = call, say
         self._root = root
         self._config_file = config_file
         self._environment = environment
@@ -202,6 +211,7 @@ class Runner:
             self._after(job.hint, -signal.SIGKILL if job.pid else 0, job.said)
             if not job.pid:
                 self.offer(job.hint, RETRY_PAUSE_S)
+        self._say_all()
 
     def _take(self, report: Report) -> None:
         job = next((job for job in self._jobs if job.hint == report.hint), None)
@@ -214,13 +224,20 @@ class Runner:
                 logger.info("run %d attempt %d %s by process %d", job.hint.run, job.hint.attempt, how, job.pid)
             elif report.kind == "said":
                 job.said = report.text
+            elif report.kind == "at":
+                job.at = report.text
+                self._say_all()
             elif report.kind == "calls" and report.rank is not None:
                 self._call(report.rank, report.node)
             elif report.kind == "ended":
                 job.kill()  # what it may have left behind in its group
                 self._jobs.remove(job)
+                self._say_all()
                 if not job.is_rank:
                     self._after(job.hint, report.status, job.said)
+
+    def _say_all(self) -> None:
+        self._say("; ".join(job.doing() for job in self._jobs))
 
     # ------------------------------------------------------------ hints
 

@@ -23,7 +23,7 @@ _MOST_LOSSES = 3
 class Here(msgspec.Struct, frozen=True, kw_only=True):
     """The node a training runs on, and the role's config file there.
 
-    `machines` are the good ones of the moment, `call` asks one of them to take a rank.
+    `machines` are the good ones of the moment, `call` asks one of them to take a rank, `say` tells what the training is at.
     """
 
     node: str = ""
@@ -32,6 +32,7 @@ class Here(msgspec.Struct, frozen=True, kw_only=True):
     config_file: Path = Path()
     machines: Callable[[], tuple[MachineInfo, ...]] = tuple
     call: Callable[[RankHint, str], None] = lambda _hint, _node: None
+    say: Callable[[str], None] = lambda _text: None
 
     def others(self) -> tuple[str, ...]:
         """Return the host names of the other good train nodes."""

@@ -21,6 +21,7 @@ from labelloop.messages import RoleConfig, decode
 from labelloop.nodefiles import read_machines, why_alone
 from labelloop.queues import rank_queue, run_queue
 from labelloop.settings import Settings, environment_of
+from roles.activity import Activity
 from roles.celery_app import ALLOCATOR_ENVIRONMENT, make_app, run_worker, send, threads_for
 from roles.hints import RANK_TASK, RUN_TASK, RankHint, RunHint
 from roles.train.hinter import Hinter
@@ -53,7 +54,10 @@ def run_train_worker(config: RoleConfig, config_file: Path, settings: Settings) 
     slots = max(1, config.concurrency)
     app = make_app(config, settings, "labelloop-train")
     hinter = Hinter(functools.partial(send, app), config.master_host)
-    runner = Runner(root, config_file, child_environment(settings, slots), settings.train, slots, call=hinter.rank)
+    activity = Activity(config.state_dir, "train-worker")
+    runner = Runner(
+        root, config_file, child_environment(settings, slots), settings.train, slots, call=hinter.rank, say=activity.say
+    )
 
     def take_run(data: bytes) -> None:
         hint = decode(RunHint, data)

@@ -18,6 +18,7 @@ from datastore_layout.root import TaskFolder
 from datastore_layout.runs import latest_attempt, list_runs, newest_checkpoint, read_finish, read_run_metrics
 from labelloop.errors import ConflictError, RetryableError
 from labelloop.messages import CancelRequest, ProgressRequest, PromoteRequest, RunView, TaskRequest, TrainRequest
+from labelloop.nodefiles import read_activity
 from learning.algorithms import default_algorithm
 from tests.support_train import TrainNode, digit_files, running_node, until
 
@@ -146,8 +147,12 @@ def test_a_cancelled_training_is_killed_and_never_published(node: TrainNode, ite
     folder = node.open_task("cancel", **SLOW)
     node.submit("cancel", items[:30], "b1")
     pid = until_training(node, folder, 1)
+    state = Path(node.config.state_dir)
+    said = re.compile(r"cancel: run 1 attempt 1, \d+ of \d+ steps")
+    until(lambda: said.fullmatch(read_activity(state, "train-worker")), "its steps in status")
     assert node.client.cancel(CancelRequest(task="cancel", run=1, reason="wrong labels")).state == "cancelled"
     until(lambda: not is_alive(pid), "the end of the training process")
+    until(lambda: not read_activity(state, "train-worker"), "an idle worker in status")
     assert list_versions(folder) == ()
     end = read_finish(folder, 1)
     assert end is not None

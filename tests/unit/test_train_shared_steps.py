@@ -15,7 +15,7 @@ from learning.algorithms import Training, find_algorithm
 from learning.algorithms.batches import Batches
 from learning.algorithms.collective import part_of
 from roles.train.board import join_board, open_board
-from roles.train.group import Group, RankLostError, make_group
+from roles.train.group import Group, RankLostError, interface_of, make_group
 from roles.train.rendezvous import meet
 from tests.support_ranks import OWNER_IP, SECRET, errors_in, forked, ip_of
 
@@ -151,6 +151,11 @@ def test_an_algorithm_of_one_process_refuses_to_be_shared() -> None:
     training = find_algorithm("logistic-regression").start(np.eye(6), np.arange(6) % 2, 2)
     with pytest.raises(InvalidInputError, match="cannot be shared"):
         training.share(Group(None, 0, 2, None))  # type: ignore[arg-type]
+
+
+def test_nccl_is_told_the_interface_of_the_cluster_address() -> None:
+    assert interface_of("127.0.0.1") == "lo"
+    assert interface_of("203.0.113.77") == ""
 
 
 @pytest.mark.gpu
