@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import signal
+import socket
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -79,6 +82,20 @@ def test_the_files_of_a_checkout_are_those_git_tracks_without_the_tests(tmp_path
     for argv in (["init", "-q"], ["add", "start.sh", "cluster", "tests"]):
         subprocess.run(["git", *argv], cwd=tmp_path, check=True)
     assert sorted(project_files(tmp_path)) == ["cluster/a.py", "start.sh"]
+
+
+def test_ctrl_c_ends_up_at_once_though_a_docker_says_nothing(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        text = f'{HEAD}[[hosts]]\naddress = "127.0.0.1"\nport = {silent.getsockname()[1]}\n'
+        argv = [sys.executable, "-m", "scripts.cli", "up", str(write(tmp_path, text))]
+        with subprocess.Popen(argv, cwd=Path(__file__).parents[2], stderr=subprocess.PIPE, text=True) as up:
+            silent.settimeout(60)
+            with silent.accept()[0]:
+                up.send_signal(signal.SIGINT)
+                assert up.stderr is not None
+                said = up.stderr.read()
+    assert up.returncode == 130, said
+    assert "connecting" in said and said.splitlines()[-1].startswith("interrupted: ") and "Traceback" not in said
 
 
 def test_a_mount_is_told_from_a_folder_by_its_name_alone(tmp_path: Path) -> None:
