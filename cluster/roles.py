@@ -26,16 +26,22 @@ ALLOCATOR: Mapping[str, str] = {
     "MALLOC_TRIM_THRESHOLD_": "8000000000",
     "MALLOC_TOP_PAD_": "268435456",
 }
+# inference_rpc forks, so its BLAS must have no threads; it would start itself anew if this were not there when it begins
+_ONE_THREAD: Mapping[str, str] = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 _RPC_FIELDS = ("rpc_host", "rpc_port", "rpc_processes")
 
 
 class RoleProcess(NamedTuple):
-    """One process of a role. `ignored`: configuration that it does not look at, so that a change restarts nothing."""
+    """One process of a role. `ignored`: configuration that it does not look at, so that a change restarts nothing.
+
+    `environment` comes on top of that of all.
+    """
 
     name: str
     script: str
     is_rpc: bool
     ignored: tuple[str, ...]
+    environment: Mapping[str, str] = {}
 
 
 _TABLE: dict[str, tuple[RoleProcess, ...]] = {
@@ -45,7 +51,7 @@ _TABLE: dict[str, tuple[RoleProcess, ...]] = {
         RoleProcess("data-worker", "start_data", False, ("epoch", *_RPC_FIELDS)),
     ),
     "inference": (
-        RoleProcess("inference-rpc", "start_inference", True, ("epoch", "concurrency", "master_host", "is_master")),
+        RoleProcess("inference-rpc", "start_inference", True, ("epoch", "concurrency", "master_host", "is_master"), _ONE_THREAD),
         RoleProcess("inference-worker", "start_inference", False, ("epoch", *_RPC_FIELDS, "master_host", "is_master")),
     ),
 }
@@ -81,7 +87,7 @@ def spec_of(
         name=process.name,
         argv=(*argv, "--rpc") if process.is_rpc else tuple(argv),
         log_file=_log_file(folder, process),
-        env={**environment, **ALLOCATOR},
+        env={**environment, **ALLOCATOR, **process.environment},
         cwd=checkout,
         version=fingerprint(process, config),
         stop_layer=1 if process.is_rpc else 0,

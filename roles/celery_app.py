@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
+import importlib
 import logging
 import os
 import signal
@@ -22,6 +23,7 @@ from typing import Any
 
 import amqp.exceptions
 import billiard.exceptions
+import billiard.util
 import celery
 import celery.exceptions
 import kombu
@@ -52,6 +54,12 @@ ALLOCATOR_ENVIRONMENT: Mapping[str, str] = {
     "MALLOC_TOP_PAD_": "268435456",
 }
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "TF_NUM_INTRAOP_THREADS")
+_SENDER_MODULES = ("celery.app.amqp", "celery.app.routes", "celery.app.task", "celery.loaders.app", "celery.worker")
+_WORKER_MODULES = (
+    *("celery.apps.worker", "celery.backends.base", "celery.events.dispatcher", "celery.events.receiver", "celery.worker.consumer"),
+    *("kombu.matcher", "kombu.pidbox", "billiard.popen_fork", "billiard.sharedctypes", "billiard.synchronize"),
+    "roles.celery_consumer",
+)
 _PR_SET_PDEATHSIG = 1
 _CHATTY_LOGGERS = ("celery.worker.strategy", "celery.app.trace", "celery.redirected")  # a line and a repr per message
 
@@ -220,6 +228,21 @@ def _shown(app: RoleApp) -> str:
 def threads_for(concurrency: int) -> int:
     """Return how many threads one of `concurrency` worker children may use: its share of the cores, at least one."""
     return max(1, len(os.sched_getaffinity(0)) // max(1, concurrency))
+
+
+def import_sender(broker_url: str) -> None:
+    """Import what `send` needs, in a process that forks senders: each fork, and each that replaces one, finds it there."""
+    for module in _SENDER_MODULES:
+        importlib.import_module(module)
+    kombu.Connection(broker_url).transport_cls  # noqa: B018  # reading it imports the transport
+
+
+def import_worker(broker_url: str) -> None:
+    """Import what `run_worker` needs, in a process that forks workers; no model library, no numpy, no thread."""
+    import_sender(broker_url)
+    for module in _WORKER_MODULES:
+        importlib.import_module(module)
+    billiard.util.get_pdeathsig()  # parses a declaration of C for 60 ms, which each child of a pool would do anew
 
 
 def _begin_child(threads: int) -> None:

@@ -32,12 +32,20 @@ def read_config(path: Path) -> RoleConfig:
 
 
 def _start_workers(config: RoleConfig, settings: Settings) -> int:
+    from roles.celery_app import import_worker
     from roles.inference import worker
     from roles.inference.forks import Family
 
+    import_worker(config.broker_url)  # once, before the fork: both workers need it, and so does one that is forked again
     kinds = (worker.INTERACTIVE, worker.BULK)
     members = [(f"{kind} worker", functools.partial(worker.run, config, settings, kind)) for kind in kinds]
     return Family(members, settings.cluster.shutdown_grace_s).run()
+
+
+def _allocator() -> dict[str, str]:
+    from roles.celery_app import ALLOCATOR_ENVIRONMENT  # an RPC process is spared what this imports until it has its environment
+
+    return dict(ALLOCATOR_ENVIRONMENT)
 
 
 def _with_environment(wanted: dict[str, str], argv: Sequence[str]) -> None:
@@ -50,14 +58,12 @@ def _with_environment(wanted: dict[str, str], argv: Sequence[str]) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run until SIGTERM; exit status 1 = it could not start, with the sentence in the log."""
-    from roles.celery_app import ALLOCATOR_ENVIRONMENT
-
     argv = list(sys.argv[1:] if argv is None else argv)
     parser = argparse.ArgumentParser(prog="start_inference", description="Workers of an inference node, or its RPC.")
     parser.add_argument("config", type=Path, help="role config file written by the manager")
     parser.add_argument("--rpc", action="store_true", help="serve inference_rpc instead of working")
     args = parser.parse_args(argv)
-    _with_environment(_ONE_THREAD if args.rpc else dict(ALLOCATOR_ENVIRONMENT), argv)
+    _with_environment(_ONE_THREAD if args.rpc else _allocator(), argv)
     try:
         config = read_config(args.config)
         settings = read_settings(None)

@@ -35,7 +35,7 @@ from labelloop.messages import (
 from labelloop.settings import Settings
 from labelloop.tls import Identity
 from labelloop.wire import Peer, Server
-from roles.celery_app import make_app
+from roles.celery_app import import_sender, make_app
 from roles.dead_letters import DeadLetters
 from roles.inference.asking import Asker
 from roles.inference.dispatch import Dispatcher
@@ -180,6 +180,7 @@ def run(config: RoleConfig, settings: Settings) -> int:
     handlers, notices = Handlers(), NoticePipe()
     server = make_server(config, settings, handlers)
     server.listen()
+    import_sender(config.broker_url)
     if threading.active_count() != 1:
         raise InternalError(f"{threading.active_count()} threads run before the fork: a library was imported that starts them")
     logger.info("listening at %s:%d", *server.address)
