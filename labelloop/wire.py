@@ -12,6 +12,7 @@ A server process has one thread that accepts and one for each connection; at mos
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import select
 import socket
@@ -98,11 +99,6 @@ class _Plain(Connection):
             raise ForbiddenError("only plain values cross this connection, never references to objects")
         return package[1]
 
-    def _box_exc(self, typ: Any, val: Any, tb: Any) -> tuple[str, str]:
-        if not isinstance(val, LabelloopError):
-            val = InvalidInputError("the request is not one of ours")
-        return val.code, str(val)[:SENTENCE_CHARS].encode("utf-8", "replace").decode("utf-8")
-
     def _read(self, frame: memoryview) -> tuple[int, int, Any]:
         """Return (message type, sequence number, the rest) of a frame. Raises FrameError."""
         value = BrineReader(frame[1:]).read()
@@ -114,10 +110,18 @@ class _Plain(Connection):
 class _Served(_Plain):
     """A server's end of one connection."""
 
-    def __init__(self, channel: FrameChannel, root: tuple[str, str], answer: Callable[[str, bytes | memoryview], bytes]) -> None:
+    def __init__(
+        self,
+        channel: FrameChannel,
+        root: tuple[str, str],
+        answer: Callable[[str, bytes | memoryview], bytes],
+        refused: Callable[[str, LabelloopError], None],
+    ) -> None:
         super().__init__(channel)
         self._root = root
         self._answer = answer
+        self._refused = refused
+        self._asked = ""
         self._is_over = False
 
     @classmethod
@@ -140,8 +144,14 @@ class _Served(_Plain):
         msg, seq, content = self._read(data)
         if msg != consts.MSG_REQUEST:
             raise FrameError(f"message type {msg} is not a request")
+        self._asked = "a request that is no call"
         self._dispatch_request(seq, content)
         self._last_traceback = None  # rpyc keeps it, and with it the request's payload
+
+    def _box_exc(self, typ: Any, val: Any, tb: Any) -> tuple[str, str]:
+        error = val if isinstance(val, LabelloopError) else InvalidInputError("the request is not one of ours")
+        self._refused(self._asked, error)
+        return error.code, str(error)[:SENTENCE_CHARS].encode("utf-8", "replace").decode("utf-8")
 
     def _handle_ping(self, data: object) -> object:
         if not isinstance(data, bytes | str):
@@ -157,6 +167,7 @@ class _Served(_Plain):
     def _handle_call(self, name: object, args: object, kwargs: object = ()) -> bytes:
         if not isinstance(name, str) or not isinstance(args, tuple) or len(args) != 1 or kwargs != ():
             raise InvalidInputError("a call is a method's name and one byte string")
+        self._asked = name
         if not isinstance(args[0], bytes | memoryview):
             raise InvalidInputError(f"{name[:80]} takes one byte string, not {type(args[0]).__name__}")
         return self._answer(name, args[0])
@@ -312,17 +323,11 @@ class Server:
         channel = FrameChannel(connection, min(limit, ANONYMOUS_FRAME_BYTES) if is_anonymous else limit)
         channel.frame_timeout_s = self._settings.handshake_timeout_s if is_anonymous else self._settings.idle_timeout_s
         connection.settimeout(channel.frame_timeout_s)
-        _Served(channel, self._root, lambda name, data: self._answer(name, data, peer, serial)).serve_all()
-
-    def _answer(self, name: str, data: bytes | memoryview, peer: Peer, serial: str) -> bytes:
-        """Return the encoded reply of one call. Raises LabelloopErrors only, and logs those that are refusals."""
-        try:
-            return self._call(name, data, peer, serial)
-        except LabelloopError as exc:
-            self._refusals.note(peer, name, exc)
-            raise
+        refused = functools.partial(self._refusals.note, peer)
+        _Served(channel, self._root, lambda name, data: self._call(name, data, peer, serial), refused).serve_all()
 
     def _call(self, name: str, data: bytes | memoryview, peer: Peer, serial: str) -> bytes:
+        """Return the encoded reply of one call. Raises LabelloopErrors only."""
         if serial and self._revoked.has(serial):
             raise UnauthenticatedError(f"the certificate of {peer.name} was revoked: enrol anew with a join token")
         service, _, method = name.partition(".")

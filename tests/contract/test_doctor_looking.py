@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -199,11 +201,14 @@ def test_the_innermost_mount_is_the_one_named(tmp_path: Path) -> None:
 
 
 def _serve(world: World, where: Surroundings, status: m.NodeStatus) -> tuple[Callable[[], None], m.NodeStatus]:
-    """Serve a manager that answers status and probe; returns how to stop it, and its status with the port."""
+    """Serve a manager that answers status and probe; returns how to stop it, and its status with the port.
+
+    `status.clock_s` is by how much its clock is ahead.
+    """
     ports: list[int] = []
 
     def told(*_: object) -> m.NodeStatus:
-        return msgspec.structs.replace(status, port=ports[0], clock_s=time.time())
+        return msgspec.structs.replace(status, port=ports[0], clock_s=time.time() + status.clock_s)
 
     handlers: dict[str, Callable[..., m.Message]] = {"status": told, "probe": lambda request, peer: look_around(request, where)}
     server = world.server(handlers, "manager", identity=world.identity(where.name))
@@ -211,15 +216,20 @@ def _serve(world: World, where: Surroundings, status: m.NodeStatus) -> tuple[Cal
     return lambda: server.close(0.0), told()
 
 
-def _nodes(tmp_path: Path, world: World, *places: Surroundings) -> tuple[list[Callable[[], None]], tuple[m.NodeStatus, ...]]:
+def _nodes(
+    tmp_path: Path, world: World, *places: Surroundings, **second: Any
+) -> tuple[list[Callable[[], None]], tuple[m.NodeStatus, ...]]:
+    """Serve the managers of `places`; `second` are fields of the second one's status."""
     stops, statuses = [], []
     for where in places:
         role = "train" if where.name == "gpu-1" else "inference"
         status = m.NodeStatus(
             hostname=where.name, ip="127.0.0.1", port=1, epoch=3, role=role, is_master=True,  # type: ignore[arg-type]
             processes=(m.ProcessView(name="w", pid=1, state="running", restarts=0),),
-            broker=m.BrokerView(state="running"),
+            broker=m.BrokerView(state="running"), versions={"labelloop": "0.1.0"}, gpus=("A100",),
         )  # fmt: skip
+        if stops:
+            status = msgspec.structs.replace(status, **second)
         stop, told = _serve(world, where, status)
         stops.append(stop)
         statuses.append(told)
@@ -261,6 +271,19 @@ def test_two_sound_nodes_race_on_their_datastore_and_nothing_is_found(tmp_path: 
     assert exam.races[0].contestants == ("gpu-1", "gpu-2")
     assert sum(len(won) for won in exam.races[0].wins["mkdir"]) == exam.races[0].rounds
     assert all(node.later is not None and node.rtt_s > 0 and abs(node.offset_s) < 5 for node in exam.nodes)
+
+
+def test_a_wrong_clock_another_version_and_a_missing_gpu_are_found_in_what_a_node_answers(tmp_path: Path, world: World) -> None:
+    first, second = _places(tmp_path, world)
+    _, statuses = _nodes(tmp_path, world, first, second, clock_s=-7200.0, versions={"labelloop": "0.2.0"}, gpus=())
+    exam = look_closer(look_at_registry(_looker(world), _registry(world, statuses)), _looker(world), has_race=False)
+    told = {f.check: (f.node, f.what, f.way_out) for f in judge(exam).findings if f.check not in ("disk", "memory")}
+    assert set(told) == {"clock", "version", "gpu"}
+    assert [node for node, _, _ in told.values()] == ["gpu-2", "gpu-2", "gpu-2"]
+    assert re.search(r"7(19|20)\d s behind the others", told["clock"][1])
+    assert "chrony" in told["clock"][2]
+    assert "labelloop is 0.2.0 on gpu-2 and 0.1.0 on most nodes" in told["version"][1]
+    assert "--gpus all" in told["gpu"][2]
 
 
 def test_nodes_that_share_no_datastore_are_found_by_the_race(tmp_path: Path, world: World, monkeypatch: pytest.MonkeyPatch) -> None:

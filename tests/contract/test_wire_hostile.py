@@ -310,6 +310,15 @@ def test_rpycs_own_client_reaches_the_root_as_a_plain_value_and_nothing_behind_i
     connection.close()
 
 
+def test_who_reaches_for_an_attribute_is_in_the_servers_log(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    raw = world.raw(world.server({"probe": _answer(m.ProbeReply)}, "manager"))  # of its own: the same is logged once in a while
+    with caplog.at_level("INFO"):
+        raw.request(consts.HANDLE_GETATTR, (consts.LABEL_VALUE, ("root", "__class__")))
+        assert raw.receive()[0] == consts.MSG_EXCEPTION
+    [line] = [record.getMessage() for record in caplog.records if record.name == "labelloop.refusals"]
+    assert "at 127.0.0.1: 'a request that is no call': rpyc request code" in line
+
+
 # ---------------------------------------------------------------- certificates
 
 
