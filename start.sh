@@ -34,10 +34,18 @@ hide_token() {  # `--token T` becomes a file only this user can read: what is in
   [ -n "$file" ] || return 0
   file=$(umask 077; mktemp -t labelloop-token.XXXXXXXX)
   printf '%s\n' "$secret" >"$file"
-  exec "$here/start.sh" "${words[@]}" --token-once "$file"
+  exec "$here/start.sh" "${words[0]}" --token-once "$file" "${words[@]:1}"
 }
 case $command in node | web) hide_token "$@" ;; esac
 cd "$here"
+
+token_file() { while [ $# -gt 0 ]; do [ "$1" = --token-once ] && { printf '%s' "${2:-}"; return; }; shift; done; }
+once=$(token_file "$@")
+policy=''  # a file that install_debian has made
+clean() { local status=$?; [ -z "$once" ] || rm -f -- "$once"; [ -z "$policy" ] || "${sudo[@]}" rm -f "$policy"; exit $status; }
+trap clean EXIT  # exec drops it: from then on the token's file is labelloop's to remove
+trap 'exit 130' INT TERM
+sudo=()
 
 have_venv() { python3 -c 'import ensurepip, venv' 2>/dev/null; }
 have() { command -v "$1" >/dev/null || [ -x "/usr/sbin/$1" ] || [ -x "/sbin/$1" ]; }
@@ -45,7 +53,6 @@ have_browser_fonts() { [ -d /usr/share/fonts/opentype/noto ]; }
 
 debian_packages() {  # names those that are missing
   command -v python3 >/dev/null && have_venv || printf 'python3 python3-venv '
-  have openssl || printf 'openssl '
   case $command in node | lab | test)
     have rabbitmq-server || printf 'rabbitmq-server '
     have setpriv || printf 'util-linux '
@@ -63,6 +70,7 @@ debian_packages() {  # names those that are missing
     [ -x /usr/lib/postgresql/15/bin/postgres ] || printf 'postgresql '
     have npm || printf 'nodejs npm '
     have git || printf 'git '
+    have ping || printf 'iputils-ping '
   fi
 }
 
@@ -70,7 +78,6 @@ install_debian() {
   local missing
   missing=$(debian_packages)
   [ -n "$missing" ] || return 0
-  local sudo=()
   if [ "$(id -u)" != 0 ]; then
     command -v sudo >/dev/null || fail "these Debian packages are missing: $missing- install them as root: apt-get install $missing"
     sudo=(sudo)
@@ -79,12 +86,16 @@ install_debian() {
   say "installing Debian packages: $missing"
   "${sudo[@]}" apt-get update -qq
   # the manager runs RabbitMQ by itself, under the cluster's cookie: apt must not start one of its own
-  local policy=/usr/sbin/policy-rc.d
-  if [ -e $policy ]; then policy=''; else printf '#!/bin/sh\nexit 101\n' | "${sudo[@]}" tee $policy >/dev/null; "${sudo[@]}" chmod 755 $policy; fi
+  if [ ! -e /usr/sbin/policy-rc.d ]; then
+    policy=/usr/sbin/policy-rc.d
+    printf '#!/bin/sh\nexit 101\n' | "${sudo[@]}" tee $policy >/dev/null
+    "${sudo[@]}" chmod 755 $policy
+  fi
   local status=0
   # shellcheck disable=SC2086 # a list of names
-  "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing >/dev/null || status=$?
+  "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 install -y -qq --no-install-recommends $missing >/dev/null || status=$?
   [ -z "$policy" ] || "${sudo[@]}" rm -f $policy
+  policy=''
   [ $status = 0 ] || fail "apt-get install $missing ended with $status: see what it said above"
 }
 

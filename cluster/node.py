@@ -24,6 +24,7 @@ from cluster.joining import holder_of, join, own_address
 from cluster.mount import check_datastore, ensure_mounted
 from cluster.noderecord import LOCK_FD, NodeRecord, log_file, manager_port, read_record, write_record
 from cluster.process import tail_log
+from cluster.tokenfile import add_token_once
 from labelloop.errors import ConflictError, DeadlineError, LabelloopError, NotFoundError, SettingsError, UnauthenticatedError
 from labelloop.ids import parse_node
 from labelloop.logs import set_process_context, set_up_logs
@@ -51,7 +52,7 @@ def register(subparsers: Any) -> None:
     node.add_argument("--registry", metavar="HOST:PORT", help="where the registry listens")
     node.add_argument("--token", metavar="T", help="join token of kind node; needed once, moved out of sight at once")
     node.add_argument("--token-file", type=Path, metavar="FILE", help="file with that token instead")
-    node.add_argument("--token-once", type=Path, help=argparse.SUPPRESS)  # a file of start.sh's own, removed here
+    add_token_once(node)
     node.add_argument("--datastore", type=Path, metavar="PATH", help="where the shared datastore is mounted")
     node.add_argument("--mount", metavar="COMMAND", default="", help="shell command that mounts it, run whenever it is not mounted")
     node.add_argument("--name", default="", help="host name of the node (default: this machine's)")

@@ -17,6 +17,7 @@ import msgspec
 
 from cluster.process import ProcessSpec
 from cluster.supervisor import Supervisor
+from cluster.tokenfile import add_token_once
 from labelloop.errors import SettingsError
 from labelloop.logs import set_process_context, set_up_logs
 from labelloop.settings import Settings, environment_of, read_settings
@@ -32,7 +33,7 @@ def register(subparsers: Any) -> None:
     stack = subparsers.add_parser("web-stack", help="run app and pilot together (what ./start.sh web does)")
     stack.add_argument("--registry", required=True, metavar="HOST:PORT", help="where the registry listens")
     stack.add_argument("--token-file", type=Path, metavar="FILE", help="join token of kind client; needed once")
-    stack.add_argument("--token-once", type=Path, help=argparse.SUPPRESS)  # a file of start.sh's own, removed here
+    add_token_once(stack)
     stack.add_argument("--settings", type=Path, help="TOML file of settings")
     stack.set_defaults(run=run_web_stack)
 

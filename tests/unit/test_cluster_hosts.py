@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ from cluster.mount import ensure_mounted, is_mounted
 from cluster.up import project_files
 from labelloop.errors import InvalidInputError, NotReadyError
 
+CHECKOUT = Path(__file__).resolve().parents[2]
 HEAD = 'registry = "10.0.0.2:7600"\ndatastore = "/home/datastore"\n'
 
 
@@ -88,7 +91,7 @@ def test_ctrl_c_ends_up_at_once_though_a_docker_says_nothing(tmp_path: Path) -> 
     with socket.create_server(("127.0.0.1", 0)) as silent:
         text = f'{HEAD}[[hosts]]\naddress = "127.0.0.1"\nport = {silent.getsockname()[1]}\n'
         argv = [sys.executable, "-m", "scripts.cli", "up", str(write(tmp_path, text))]
-        with subprocess.Popen(argv, cwd=Path(__file__).parents[2], stderr=subprocess.PIPE, text=True) as up:
+        with subprocess.Popen(argv, cwd=CHECKOUT, stderr=subprocess.PIPE, text=True) as up:
             silent.settimeout(60)
             with silent.accept()[0]:
                 up.send_signal(signal.SIGINT)
@@ -96,6 +99,21 @@ def test_ctrl_c_ends_up_at_once_though_a_docker_says_nothing(tmp_path: Path) -> 
                 said = up.stderr.read()
     assert up.returncode == 130, said
     assert "connecting" in said and said.splitlines()[-1].startswith("interrupted: ") and "Traceback" not in said
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("node", "--token", "the-secret", "--state", "/nowhere", "--registry", "nowhere:1"), "--datastore PATH is needed"),
+        (("node", "--token=the-secret", "--surprise"), "unrecognized arguments: --surprise"),
+        (("web", "--token", "the-secret", "--registry", "nowhere"), "address 'nowhere' is not 'host:port'"),
+    ],
+)
+def test_a_token_of_a_line_that_is_refused_stays_in_no_file(tmp_path: Path, words: Sequence[str], said: str) -> None:
+    env = {**os.environ, "TMPDIR": str(tmp_path), "LABELLOOP_INSTALL": "no", "LABELLOOP_VENV": sys.prefix}
+    done = subprocess.run([str(CHECKOUT / "start.sh"), *words], env=env, capture_output=True, text=True, check=False)
+    assert done.returncode > 0 and said in done.stderr and "the-secret" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_mount_is_told_from_a_folder_by_its_name_alone(tmp_path: Path) -> None:
