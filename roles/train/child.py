@@ -44,6 +44,7 @@ PR_SET_PDEATHSIG = 1
 EX_TEMPFAIL = 75
 BACKGROUND_NICE = 10
 SAY_S = 1.0
+_GPUS = "CUDA_VISIBLE_DEVICES"
 
 
 def die_with(parent: int) -> None:
@@ -51,6 +52,15 @@ def die_with(parent: int) -> None:
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:
         os._exit(0)
+
+
+def gpu_of(slot: int, visible: str, count: int) -> str:
+    """Return which GPU the training in `slot` gets, as CUDA_VISIBLE_DEVICES names it, '' = no choice is to be made.
+
+    `visible` is what that variable says so far, '' = all `count` of the node.
+    """
+    names = [name.strip() for name in visible.split(",")] if visible else [str(number) for number in range(count)]
+    return names[slot % len(names)] if len(names) > 1 else ""
 
 
 def warm(names: list[str]) -> list[str]:
@@ -166,12 +176,19 @@ class Spare:
         mine.mkdir(mode=0o700, parents=True, exist_ok=True)
         os.environ["TMPDIR"] = tempfile.tempdir = str(mine)
 
+    def _use_gpu(self, slot: int) -> None:
+        """Give this fork and its children one GPU of several, before a library looks for any."""
+        count = len(list(Path("/dev").glob("nvidia[0-9]*")))
+        if name := gpu_of(slot, os.environ.get(_GPUS, ""), count):
+            os.environ[_GPUS] = name
+
     def _work(self, order: Order) -> str:
         from datastore_layout.root import open_root, task_folder
         from roles.train.attempt import run_attempt
         from roles.train.rank import run_rank
 
         self._use_scratch()
+        self._use_gpu(order.slot)
         root = open_root(Path(self._config.datastore_root), self._config.cluster_id)
         folder, here = task_folder(root, order.hint.task), self._here(order.hint)
         if order.rank is not None:

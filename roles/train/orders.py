@@ -18,11 +18,13 @@ MOST_SAID = 2000
 
 
 class Order(Message, frozen=True, kw_only=True):
-    """Train this attempt, or with `rank` take a rank of it; `algorithm` is kept warm from then on."""
+    """Train this attempt, or with `rank` take a rank of it; `algorithm` is kept warm from then on. `slot` is the lowest number
+    that no other order at work here has."""
 
     hint: RunHint
     algorithm: str
     rank: RankHint | None = None
+    slot: int = 0
 
 
 class Report(Message, frozen=True, kw_only=True):

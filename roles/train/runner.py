@@ -52,6 +52,7 @@ class Job(msgspec.Struct):
     said: str = ""
     at: str = ""
     is_rank: bool = False
+    slot: int = 0
 
     def doing(self) -> str:
         """Return what it does now, for the node's status."""
@@ -253,10 +254,16 @@ class Runner:
             algorithm, why_not = self._look_up(hint)
             if why_not:
                 logger.info("hint of run %d attempt %d is dropped: %s", hint.run, hint.attempt, why_not)
-            elif self._spare is not None and self._spare.give(Order(hint=hint, algorithm=algorithm)):
-                self._jobs.append(Job(hint, now_s))
+                return
+            order = Order(hint=hint, algorithm=algorithm, slot=self._free_slot())
+            if self._spare is not None and self._spare.give(order):
+                self._jobs.append(Job(hint, now_s, slot=order.slot))
             else:
                 self.offer(hint, RETRY_PAUSE_S)
+
+    def _free_slot(self) -> int:
+        taken = {job.slot for job in self._jobs}
+        return next(slot for slot in itertools.count() if slot not in taken)
 
     def _next_rank(self) -> RankHint | None:
         with self._lock:
@@ -272,8 +279,10 @@ class Runner:
             algorithm, why_not = self._look_up_rank(rank)
             if why_not:
                 logger.info("rank of run %d attempt %d is not taken: %s", rank.run, rank.attempt, why_not)
-            elif self._spare is not None and self._spare.give(Order(hint=hint, algorithm=algorithm, rank=rank)):
-                self._jobs.append(Job(hint, now_s, is_rank=True))  # a call that is lost comes again
+                return
+            order = Order(hint=hint, algorithm=algorithm, rank=rank, slot=self._free_slot())
+            if self._spare is not None and self._spare.give(order):
+                self._jobs.append(Job(hint, now_s, is_rank=True, slot=order.slot))  # a call that is lost comes again
 
     def _look_up_rank(self, rank: RankHint) -> tuple[str, str]:
         """Return the run's algorithm and why no rank of it is to be taken here, '' = it is."""

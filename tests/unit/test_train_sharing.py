@@ -6,6 +6,7 @@ import msgspec
 import pytest
 
 from roles.hints import RankHint, RunHint
+from roles.train.child import gpu_of
 from roles.train.sharing import Ready, ShareView, how_many_ranks, who_waits
 from roles.train.worker import next_taker
 
@@ -53,6 +54,22 @@ def test_who_waits_for_the_generation_after_the_second(
     one: Ready, members: dict[str, int], losses: dict[str, int], waits: bool
 ) -> None:
     assert who_waits({"b": one}, members, 2, losses) == ({"b": one} if waits else {})
+
+
+@pytest.mark.parametrize(
+    ("slot", "visible", "count", "gpu"),
+    [
+        (1, "", 0, ""),  # no GPU: nothing to choose
+        (1, "", 1, ""),
+        (0, "", 2, "0"),
+        (1, "", 2, "1"),
+        (2, "", 2, "0"),  # a rank beside as many trainings as there are GPUs
+        (1, "4, GPU-8e1f", 8, "GPU-8e1f"),  # ops have chosen two of eight
+        (3, "4", 8, ""),
+    ],
+)
+def test_trainings_of_one_node_are_spread_over_its_gpus(slot: int, visible: str, count: int, gpu: str) -> None:
+    assert gpu_of(slot, visible, count) == gpu
 
 
 def test_a_hint_that_finds_no_room_goes_round_the_good_nodes_and_stays_with_the_last() -> None:
