@@ -316,5 +316,7 @@ def parse_roles(pairs: Iterable[str]) -> dict[str, m.Role]:
         name, _, role = pair.partition("=")
         if role not in get_args(m.Role):
             raise InvalidInputError(f"--role {pair!r}: use NAME=train or NAME=inference")
+        if name in roles:
+            raise InvalidInputError(f"{name!r} is named twice: a node has one role")
         roles[parse_node(name)] = cast(m.Role, role)
     return roles

@@ -130,6 +130,8 @@ def run_token(args: argparse.Namespace) -> int:
         _say('{"revoked": true}' if args.json else "revoked")
     elif args.list:
         _show_tokens(authority.list_tokens(), args.json)
+    elif args.life is not None and args.life <= 0:
+        raise InvalidInputError(f"--life {args.life:g}: a token is good for more than 0 seconds")
     else:
         token = authority.create_token(cast(m.PeerKind, args.kind), args.life)
         _say(msgspec.json.encode({"token": token}).decode() if args.json else token)

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, cast
+from typing import Any, Literal, TypeVar, cast
 
 import msgspec
 
@@ -29,6 +29,8 @@ SETTLE_DEADLINE_S = 120.0
 _POLL_S = 0.3
 _FOLLOW_S = 0.5
 _FOLLOW_LINES = 1000
+
+T = TypeVar("T")
 
 
 def run_form(args: argparse.Namespace) -> int:
@@ -67,9 +69,10 @@ def run_assign(args: argparse.Namespace) -> int:
 
 def run_drain(args: argparse.Namespace) -> int:
     """Drain nodes, or take it back; wait where asked."""
+    if args.wait < 0:
+        raise InvalidInputError(f"--wait {args.wait:g}: 0 or more seconds")
     with open_door(args) as door:
-        for name in args.node:
-            reply = door.client.drain(m.NodeRequest(hostname=name, is_undone=args.undo))
+        reply = _each(args.node, lambda name: door.client.drain(m.NodeRequest(hostname=name, is_undone=args.undo)))
         if args.wait and not args.undo:
             reply = _await_drained(door, args.node, args.wait)
     show_nodes(reply, args.json)
@@ -79,8 +82,7 @@ def run_drain(args: argparse.Namespace) -> int:
 def run_add(args: argparse.Namespace) -> int:
     """Let removed nodes in again."""
     with open_door(args) as door:
-        for name in args.node:
-            reply = door.client.add(m.NodeRequest(hostname=name))
+        reply = _each(args.node, lambda name: door.client.add(m.NodeRequest(hostname=name)))
         if args.role:
             reply = door.client.assign(m.AssignRequest(roles=dict.fromkeys(args.node, args.role)), deadline_s=SETTLE_DEADLINE_S)
     show_nodes(reply, args.json)
@@ -90,8 +92,7 @@ def run_add(args: argparse.Namespace) -> int:
 def run_remove(args: argparse.Namespace) -> int:
     """Take nodes out."""
     with open_door(args) as door:
-        for name in args.node:
-            reply = door.client.remove(m.NodeRequest(hostname=name), deadline_s=SETTLE_DEADLINE_S)
+        reply = _each(args.node, lambda name: door.client.remove(m.NodeRequest(hostname=name), deadline_s=SETTLE_DEADLINE_S))
     show_nodes(reply, args.json)
     return 0
 
@@ -99,10 +100,21 @@ def run_remove(args: argparse.Namespace) -> int:
 def run_revoke(args: argparse.Namespace) -> int:
     """Revoke the certificates of names."""
     with open_door(args) as door:
-        for name in args.node:
-            door.client.revoke(m.NodeRequest(hostname=name))
+        _each(args.node, lambda name: door.client.revoke(m.NodeRequest(hostname=name)))
     say(msgspec.json.encode({"revoked": args.node}).decode() if args.json else f"revoked: {', '.join(args.node)}")
     return 0
+
+
+def _each(names: Sequence[str], call: Callable[[str], T]) -> T:
+    """Return the last reply of `call` for each name; an error says which names were done before it."""
+    done: list[str] = []
+    for name in names:
+        try:
+            reply = call(name)
+        except LabelloopError as exc:
+            raise type(exc)(f"{exc} (done: {', '.join(done)})" if done else str(exc)) from exc
+        done.append(name)
+    return reply
 
 
 def run_logs(args: argparse.Namespace) -> int:
@@ -133,6 +145,8 @@ def parse_assignments(pairs: Sequence[str]) -> dict[str, Literal["", "train", "i
         name, _, role = pair.partition("=")
         if role not in ("train", "inference", "none"):
             raise InvalidInputError(f"{pair!r}: use NAME=train, NAME=inference or NAME=none")
+        if name in roles:
+            raise InvalidInputError(f"{name!r} is named twice: a node has one role")
         roles[parse_node(name)] = cast(Literal["", "train", "inference"], "" if role == "none" else role)
     return roles
 

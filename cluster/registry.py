@@ -325,6 +325,8 @@ class Registry:
 
     def _chosen_roles(self, request: m.FormRequest) -> dict[str, m.Role]:
         wanted = self._steward.wanted
+        if request.roles and (request.train or request.inference):
+            raise InvalidInputError("say how many nodes train and infer, or which, but not both")
         if request.roles:
             self._must_be_known(request.roles)
             return dict(request.roles)

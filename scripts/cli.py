@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 
@@ -42,16 +43,24 @@ def build_parser(command: str = "") -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one subcommand; exit status 1 = it failed with the sentence on stderr, 2 = wrong arguments, 130 = interrupted."""
+    """Run one subcommand and return its exit status.
+
+    1 = it failed with the sentence on stderr, 2 = wrong arguments, 130 = interrupted, 141 = whoever read the output has gone.
+    """
     words = list(sys.argv[1:] if argv is None else argv)
     args = build_parser(words[0] if words else "").parse_args(words)
     try:
-        return int(args.run(args) or 0)
+        status = int(args.run(args) or 0)
+        sys.stdout.flush()
+        return status
     except LabelloopError as exc:
         print(f"labelloop {args.command}: {exc}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter's own flush at the end complains
+        return 141
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -184,7 +185,13 @@ def test_text_is_for_people_one_node_a_line(world: World, shell: Shell) -> None:
         (("revoke", "ghost"), "no certificate was issued to 'ghost'"),
         (("logs", "ghost"), "no node 'ghost'"),
         (("actions", "--last", "0"), "at least one"),
+        (("assign", "t1=train", "t1=inference"), "'t1' is named twice"),
+        (("form", "--role", "t1=train", "--role", "t1=inference"), "'t1' is named twice"),
+        (("form", "--train", "1", "--role", "t1=train"), "how many nodes train and infer, or which, but not both"),
+        (("drain", "t1", "--wait", "-1"), "--wait -1: 0 or more seconds"),
+        (("drain", "t1", "ghost"), "no node 'ghost' has registered; there are: t1 (done: t1)"),
         (("token",), "say one of"),
+        (("token", "node", "--life", "0"), "--life 0: a token is good for more than 0 seconds"),
         (("token", "--revoke", "nope"), "no join token has the id 'nope'"),
     ],
 )
@@ -196,6 +203,16 @@ def test_a_failure_is_one_sentence_on_stderr_and_status_1(
     assert sentence in err
     assert err.startswith(f"labelloop {words[0]}: ")
     assert len(err.splitlines()) == 1
+
+
+def test_a_reader_that_goes_away_is_no_traceback(world: World) -> None:
+    world.boot("t1")
+    ear, mouth = os.pipe()
+    os.close(ear)
+    argv = [sys.executable, "-m", "scripts.cli", "nodes", "--state", str(world.folder)]
+    done = subprocess.run(argv, stdout=mouth, stderr=subprocess.PIPE, text=True, check=False, timeout=60)
+    os.close(mouth)
+    assert (done.returncode, done.stderr) == (141, "")
 
 
 def test_draining_that_takes_longer_than_one_waits_is_said_and_goes_on(world: World, shell: Shell) -> None:
