@@ -5,7 +5,7 @@ is missing is what has no result file. Called by `service`: every inference_rpc 
 seat works, and when it dies the kernel frees the seat for the next.
 
 A task's jobs are sent by one node, its home (see `nodes`), so that its bound holds in the whole cluster; the next in the task's
-order takes over a job that makes no progress. All but `start` and `close` runs on the dispatcher's own thread.
+order takes over a job that makes no progress. All but `start`, `close` and `_publish` runs on the dispatcher's own thread.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import queue
 import random
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 from datastore_layout.job_progress import has_result, is_finished, mark_finished
 from datastore_layout.jobs import JobHead, done_chunks, list_jobs, read_chunk, read_job_head
@@ -36,6 +37,7 @@ SEAT_S = 0.1
 TICK_S = 0.1
 IDLE_S = 0.5
 ORDERS_A_NODE = 2  # one at work, one at hand
+SENDERS = 7
 
 
 class Dispatcher:
@@ -58,6 +60,7 @@ class Dispatcher:
         self._inbox: queue.SimpleQueue[Reply | JobName] = queue.SimpleQueue()
         self._prefix = f"d{os.getpid():x}-{os.urandom(4).hex()}-"
         self._n_calls = 0
+        self._senders = ThreadPoolExecutor(SENDERS, thread_name_prefix="chunks-out")
         self._reset()
         self._threads = [
             threading.Thread(target=self._run, name="dispatcher", daemon=True),
@@ -79,6 +82,7 @@ class Dispatcher:
         self._is_stopping.set()
         for thread in self._threads:
             thread.join()
+        self._senders.shutdown()
         self._seat.leave()
 
     # ------------------------------------------------------------ threads
@@ -201,26 +205,46 @@ class Dispatcher:
     # ------------------------------------------------------------ orders
 
     def _send_due(self) -> None:
+        """Queue what is due. Several messages wait for their confirmations at the same time: each costs the broker a disk write."""
         self._turns.limit = max(self._settings.chunks_in_flight, ORDERS_A_NODE * len(self._nodes.names()))
-        for order in self._turns.orders(time.monotonic()):
-            self._send(order)
+        begun = [found for order in self._turns.orders(time.monotonic()) if (found := self._begin(order)) is not None]
+        sending = [self._senders.submit(self._publish, work) for work, _ in begun[1:]]
+        for at, (work, order) in enumerate(begun):
+            self._settle(work, order, sending[at - 1].result() if at else self._publish(work))
 
-    def _send(self, order: Order) -> None:
+    def _begin(self, order: Order) -> tuple[ChunkWork, Order] | None:
+        """Note that an order is under way and return its message; None when its job is gone."""
         self._n_calls += 1
         call = f"{self._prefix}{self._n_calls:x}"
         self._turns.sent(call, order, time.monotonic())
-        self._mailbox.subscribe(call, self._inbox.put)
         try:
-            send(self._app, CHUNKS, self._work(call, order), self._queue_name)
+            work = self._work(call, order)
         except NotFoundError as exc:
             logger.warning("job %s is gone: %s", order.job[1], exc)
-            self._mailbox.unsubscribe(call)
             self._turns.finished(call, (), time.monotonic())
             self._forget(order.job)
+            return None
         except LabelloopError as exc:
-            self._mailbox.unsubscribe(call)
-            logger.warning("chunks of job %s wait: %s", order.job[1], exc)
-            self._turns.finished(call, order.chunks, time.monotonic(), is_failed=True)
+            self._put_back(call, order, exc)
+            return None
+        self._mailbox.subscribe(call, self._inbox.put)
+        return work, order
+
+    def _publish(self, work: ChunkWork) -> LabelloopError | None:
+        try:
+            send(self._app, CHUNKS, work, self._queue_name)
+        except LabelloopError as exc:
+            return exc
+        return None
+
+    def _settle(self, work: ChunkWork, order: Order, trouble: LabelloopError | None) -> None:
+        if trouble is not None:
+            self._mailbox.unsubscribe(work.call)
+            self._put_back(work.call, order, trouble)
+
+    def _put_back(self, call: str, order: Order, trouble: LabelloopError) -> None:
+        logger.warning("chunks of job %s wait: %s", order.job[1], trouble)
+        self._turns.finished(call, order.chunks, time.monotonic(), is_failed=True)
 
     def _work(self, call: str, order: Order) -> ChunkWork:
         task, job_id = order.job

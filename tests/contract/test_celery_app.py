@@ -250,3 +250,25 @@ def test_a_task_that_may_outlive_the_visibility_timeout_is_refused(tmp_path: Pat
     settings = Settings(train=TrainSettings(task_limit_s=90), broker=BrokerSettings(visibility_timeout_s=90))
     with pytest.raises(SettingsError, match="delivered twice"):
         make_app(role_config("redis://127.0.0.1:1/0", "", tmp_path), settings, "t")
+
+
+_FORKS = """
+import sys, threading
+from roles.celery_app import import_worker
+import_worker(sys.argv[1])
+before = set(sys.modules)
+from celery.apps.worker import Worker
+from celery.concurrency import get_implementation
+from kombu import Connection
+import roles.celery_consumer
+Connection(sys.argv[1]).transport_cls
+anew = {name for name in set(sys.modules) - before if name.split(".")[0] in ("celery", "kombu", "billiard", "amqp", "redis")}
+heavy = {"numpy", "onnxruntime", "torch", "tensorflow"} & set(sys.modules)
+print(sorted(anew), sorted(heavy), threading.active_count())
+"""
+
+
+@pytest.mark.parametrize("url", ["redis://127.0.0.1:1/0", "amqp://127.0.0.1:1//"])
+def test_what_forked_workers_need_is_there_before_the_fork_without_a_thread_or_a_model_library(url: str) -> None:
+    done = subprocess.run([sys.executable, "-c", _FORKS, url], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[] [] 1"
