@@ -65,8 +65,10 @@ def _memory(status: m.NodeStatus) -> str:
     return f"{status.memory_free_bytes / _GIB:.1f} of {status.memory_bytes / _GIB:.1f} GiB free"
 
 
-def _activity(status: m.NodeStatus) -> str:
-    return "; ".join(process.activity for process in status.processes if process.activity) or "-"
+def _activity(node: m.NodeView) -> str:
+    """Return what a node is at; a dead one is at nothing, whatever it said last."""
+    said = [process.activity for process in node.status.processes if process.activity]
+    return "; ".join(said) or "-" if node.is_alive else "-"
 
 
 def _restarts(status: m.NodeStatus) -> str:
@@ -89,7 +91,7 @@ def node_row(node: m.NodeView) -> tuple[str, ...]:
     s = node.status
     return (
         *(s.hostname, role_of(node), state_of(node), _broker(s.broker), _queues(s.broker)),
-        *(_workers(s), _restarts(s), _activity(s), s.last_reason or "-"),
+        *(_workers(s), _restarts(s), _activity(node), s.last_reason or "-"),
     )
 
 
@@ -132,7 +134,7 @@ def live_row(node: m.NodeView) -> tuple[str, ...]:
     machine = f"{len(s.gpus)} GPU, {_memory(s)}"
     return (
         *(s.hostname, role_of(node), state_of(node), machine, _broker(s.broker), _queues(s.broker)),
-        *(_workers(s), _activity(s), _restarts(s), s.last_reason or "-"),
+        *(_workers(s), _activity(node), _restarts(s), s.last_reason or "-"),
     )
 
 

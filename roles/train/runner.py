@@ -39,12 +39,13 @@ logger = logging.getLogger(__name__)
 CANCEL_LOOK_S = 0.2
 SPARE_PAUSE_S = 1.0
 RETRY_PAUSE_S = 0.5
+RANK_GRACE_S = 3.0  # a rank sees by itself that its attempt is over, if anything still answers it
 IDLE_S = 1.0
 
 
 class Job(msgspec.Struct):
-    """A training at work on a hint, or a rank of one. `pid` 0 = ordered, but not forked yet; `said` its last
-    sentence, `at` what it does now."""
+    """A training at work on a hint, or a rank of one. `pid` 0 = ordered, but not forked yet; `said` its last sentence, `at` what
+    it does now; `over_s` since when there is nothing left for a rank to take part in."""
 
     hint: RunHint
     looked_s: float
@@ -53,6 +54,7 @@ class Job(msgspec.Struct):
     at: str = ""
     is_rank: bool = False
     slot: int = 0
+    over_s: float | None = None
 
     def doing(self) -> str:
         """Return what it does now, for the node's status."""
@@ -167,6 +169,8 @@ class Runner:
             if job.pid and now_s - job.looked_s >= CANCEL_LOOK_S:
                 job.looked_s = now_s
                 self._kill_if_cancelled(job)
+                if job.is_rank:
+                    self._kill_if_left_over(job, now_s)
         while (hint := self._next_hint(now_s)) is not None:
             self._begin(hint, now_s)
         while (rank := self._next_rank()) is not None:
@@ -327,6 +331,21 @@ class Runner:
             return
         logger.info("run %d of %s is cancelled, process group %d is killed", job.hint.run, job.hint.task, job.pid)
         job.kill()
+
+    def _kill_if_left_over(self, job: Job, now_s: float) -> None:
+        """Kill a rank that outlives its attempt: it may wait without end for an owner whose machine has lost its power."""
+        try:
+            folder = task_folder(self._root, job.hint.task)
+            is_over = latest_attempt(folder, job.hint.run) > job.hint.attempt or read_finish(folder, job.hint.run) is not None
+        except LabelloopError as exc:
+            logger.warning("run %d of %s: %s", job.hint.run, job.hint.task, exc)
+            return
+        if not is_over:
+            return
+        job.over_s = now_s if job.over_s is None else job.over_s
+        if now_s - job.over_s >= RANK_GRACE_S:
+            logger.warning("the rank of run %d attempt %d is killed: its attempt is over", job.hint.run, job.hint.attempt)
+            job.kill()
 
     def _after(self, hint: RunHint, status: int, said: str) -> None:
         """Start the next attempt of a run that a dead child left without an end, or fail it."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -12,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from rich.console import Console
 
@@ -105,6 +108,11 @@ def test_the_status_tables_hold_what_ops_look_for() -> None:
     assert machines.rows[0][3:5] == ("16.0 of 64.0 GiB free", "H100; H100")
     assert processes.rows[1] == ("gpu-1", "train-worker", "-", "backing-off", "5", "run 7", "exited with 1")
     assert actions.rows == (("2026", "order", "epoch 4: gpu-2 is dead"),)
+
+
+def test_a_dead_node_is_at_work_on_nothing_whatever_it_said_last() -> None:
+    dead = msgspec.structs.replace(NODES[0], is_alive=False)
+    assert dict(zip(LIVE_COLUMNS, live_row(dead), strict=True))["at work on"] == "-"
 
 
 def test_the_live_table_shows_all_of_it_and_takes_no_cell_for_markup() -> None:
@@ -263,23 +271,48 @@ def test_tokens_are_listed_without_their_secret_and_revoked_by_id(world: World, 
     assert token["token_id"] not in shell("token", "--list")
 
 
-def test_following_a_log_prints_what_comes_until_it_is_interrupted(world: World) -> None:
+def test_following_the_logs_of_a_node_prints_what_comes_of_each_process_until_it_is_interrupted(world: World) -> None:
     (t1,) = world.boot("t1")
-    argv = [sys.executable, "-m", "scripts.cli", "logs", "t1", "--follow", "--state", str(world.folder), "--lines", "2"]
-    follower = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True)
+    world.form(t1="train")
+    t1.second_log = ["a"]
+    expected = ["==> train-worker <==", "two", "three", "==> second <==", "a"]
+    with _following(world, "t1", "--lines", "2") as seen:
+        until(lambda: seen == expected, "the last two lines of each")
+        t1.log += ["four", "five"]
+        expected += ["==> train-worker <==", "four", "five"]
+        until(lambda: seen == expected, "what came")
+        t1.second_log += ["b"]
+        until(lambda: seen == [*expected, "==> second <==", "b"], "what came of the other one")
+
+
+def test_following_one_process_prints_its_lines_alone(world: World) -> None:
+    (t1,) = world.boot("t1")
+    with _following(world, "t1", "train-worker") as seen:
+        until(lambda: seen == ["one", "two", "three"], "all lines")
+        t1.log += ["four"]
+        until(lambda: seen == ["one", "two", "three", "four"], "what came")
+
+
+@contextlib.contextmanager
+def _following(world: World, *words: str) -> Iterator[list[str]]:
+    """Yield the lines that `labelloop logs --follow` has printed; it is interrupted at the end, as Ctrl-C does."""
+    argv = [sys.executable, "-m", "scripts.cli", "logs", *words, "--follow", "--state", str(world.folder)]
+    follower = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     seen: list[str] = []
-    assert follower.stdout is not None
-    reader = threading.Thread(target=lambda: seen.extend(iter(follower.stdout.readline, "")))  # type: ignore[union-attr]
+    assert follower.stdout is not None and follower.stderr is not None
+    lines = iter(follower.stdout.readline, "")
+    reader = threading.Thread(target=lambda: seen.extend(line.rstrip("\n") for line in lines))
     reader.start()
     try:
-        until(lambda: seen == ["two\n", "three\n"], "the last two lines")
-        t1.log += ["four", "five"]
-        until(lambda: seen == ["two\n", "three\n", "four\n", "five\n"], "what came")
+        yield seen
     finally:
-        follower.terminate()
-        follower.wait()
+        follower.send_signal(signal.SIGINT)
+        status = follower.wait(timeout=60)
         reader.join()
+        said = follower.stderr.read()
         follower.stdout.close()
+        follower.stderr.close()
+    assert (status, said) == (130, "")
 
 
 # ------------------------------------------------------------ help and weight
