@@ -7,6 +7,7 @@ Owns the processes. Must never hold their logic: they are `labelloop web`, `labe
 from __future__ import annotations
 
 import argparse
+import logging
 import signal
 import sys
 import threading
@@ -18,11 +19,14 @@ import msgspec
 from cluster.process import ProcessSpec
 from cluster.supervisor import Supervisor
 from cluster.tokenfile import add_token_once
-from labelloop.errors import SettingsError
+from labelloop.errors import LabelloopError, RetryableError, SettingsError
 from labelloop.logs import set_process_context, set_up_logs
 from labelloop.settings import Settings, environment_of, read_settings
 from labelloop.tls import write_file
 from labelloop.wire import parse_address
+from webapp.joining import JoiningCluster
+
+logger = logging.getLogger(__name__)
 
 HERE = Path(__file__).resolve().parent.parent
 TOKEN_FILE = "client-token"
@@ -46,7 +50,7 @@ def run_web_stack(args: argparse.Namespace) -> int:
     state = Path(settings.state_dir)
     set_up_logs(settings.log)
     set_process_context(node="web", role="supervisor")
-    token_file = _keep_token(args, state)
+    token_file = _join(args.registry, _keep_token(args, state), settings)
     ended = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())
@@ -72,6 +76,26 @@ def web_processes(registry: str, token_file: Path | None, settings: Settings) ->
 
     own_state = () if settings.web.redis_url else (process("broker", "broker", "--state", str(state / "broker"), layer=0),)
     return (*own_state, process("web", "web", *joins, layer=1), process("pilot", "pilot", *joins, layer=1))
+
+
+def _join(registry: str, token_file: Path | None, settings: Settings) -> Path | None:
+    """Be admitted before anything starts; return the token file that app and pilot still need.
+
+    A registry that does not answer keeps nobody waiting: app and pilot join later. Raises UnauthenticatedError, SettingsError.
+    """
+    cluster = JoiningCluster(registry, settings, Path(settings.state_dir) / "client", token_file)
+    try:
+        cluster.join()
+    except RetryableError as exc:
+        logger.warning("app and pilot start all the same and join when it answers: %s", exc)
+        return token_file
+    except LabelloopError:
+        (Path(settings.state_dir) / TOKEN_FILE).unlink(missing_ok=True)
+        raise
+    finally:
+        cluster.close()
+    (Path(settings.state_dir) / TOKEN_FILE).unlink(missing_ok=True)
+    return None
 
 
 def _keep_token(args: argparse.Namespace, state: Path) -> Path | None:

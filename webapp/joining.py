@@ -63,6 +63,10 @@ class JoiningCluster:
                 self._cluster.close()
                 self._cluster = None
 
+    def join(self) -> None:
+        """Return once this app is admitted. Raises what keeps it out, at once."""
+        self._joined()
+
     def renew_if_due(self) -> None:
         """Renew the certificate at half its life; looked at once an hour."""
         now_s = time.monotonic()
@@ -91,7 +95,10 @@ class JoiningCluster:
         with contextlib.suppress(UnauthenticatedError):
             return load_identity(self._folder)
         if self._token_file is None:
-            raise SettingsError(f"no identity in {self._folder}: give a join token with --token-file, or a folder with --identity")
+            raise SettingsError(
+                f"no identity in {self._folder}: give a join token, which `labelloop token client` makes beside the registry, "
+                "with --token-file, or a folder with --identity"
+            )
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         with (self._folder / "lock").open("ab") as turn:
             fcntl.flock(turn, fcntl.LOCK_EX)
