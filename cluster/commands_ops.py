@@ -218,16 +218,32 @@ def _await_drained(door: OpsDoor, names: Sequence[str], wait_s: float) -> m.Node
 
 def _follow(manager: ManagerClient, args: argparse.Namespace) -> None:
     """Print what is logged until interrupted; a manager that does not answer for a moment is asked again."""
-    shown: list[str] = []
-    lines = args.lines
+    shown: dict[str, list[str]] = {}
+    told = args.process
     while True:
         with contextlib.suppress(RetryableError):
-            now = manager.logs(m.LogsRequest(process=args.process, lines=lines)).text.splitlines()
-            for line in new_lines(shown, now):
-                say(msgspec.json.encode({"node": args.node, "line": line}).decode() if args.json else line)
+            for name in (args.process,) if args.process else _processes(manager):
+                lines = max(args.lines, _FOLLOW_LINES) if name in shown else args.lines
+                now = manager.logs(m.LogsRequest(process=name, lines=lines)).text.splitlines()
+                fresh = new_lines(shown.get(name, []), now)
+                shown[name] = now
+                if fresh:
+                    _say_lines(args, name, fresh, is_headed=name != told)
+                    told = name
             sys.stdout.flush()
-            shown, lines = now, max(args.lines, _FOLLOW_LINES)
         time.sleep(_FOLLOW_S)
+
+
+def _processes(manager: ManagerClient) -> tuple[str, ...]:
+    return tuple(process.name for process in manager.status(m.Empty()).processes)
+
+
+def _say_lines(args: argparse.Namespace, process: str, lines: Sequence[str], is_headed: bool) -> None:
+    """Print new lines of one process's log, below its name where the lines before were of another one."""
+    if is_headed and not args.json:
+        say(f"==> {process} <==")
+    for line in lines:
+        say(msgspec.json.encode({"node": args.node, "process": process, "line": line}).decode() if args.json else line)
 
 
 def new_lines(before: Sequence[str], now: Sequence[str]) -> list[str]:

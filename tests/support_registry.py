@@ -28,6 +28,7 @@ SETTINGS = Settings(
     cluster=ClusterSettings(heartbeat_s=0.1, dead_after_s=2.5, majority_lost_s=1.5, drain_wait_s=6.0),
 )
 ROOT = Path("/nowhere")
+SECOND = "second"  # the process that logs `second_log`
 
 
 def until(condition: Callable[[], T], what: str = "") -> T:
@@ -53,6 +54,7 @@ class SimulatedManager:
         self.tasks: list[str] = []
         self.left = 0
         self.log = ["one", "two", "three"]
+        self.second_log: list[str] = []
         self.work = ""
         self.broker = m.BrokerView()
         self.revoked: tuple[str, ...] = ()
@@ -80,7 +82,7 @@ class SimulatedManager:
             "leave": self._leave,
             "forget": self._forget,
             "open_task": self._open_task,
-            "logs": lambda request, peer: m.LogsReply(text="\n".join(self.log[-request.lines :])),
+            "logs": lambda request, peer: m.LogsReply(text="\n".join(self._log_of(request.process)[-request.lines :])),
         }
         self._server = Server("manager", handlers, self.identity, SETTINGS.wire, self.ip, self._port)
         self._server.listen()
@@ -105,6 +107,7 @@ class SimulatedManager:
         held = self.assignment
         is_working = held.role is not None and self.name not in held.drained
         process = m.ProcessView(name=f"{held.role}-worker", pid=1, state="running", restarts=0, activity=self.work)
+        more = [m.ProcessView(name=SECOND, pid=2, state="running", restarts=0)] if self.second_log else []
         return m.NodeStatus(
             hostname=self.name,
             ip=self.ip,
@@ -113,10 +116,13 @@ class SimulatedManager:
             rpc=f"{self.ip}:9" if is_working and (held.role == "inference" or held.is_master) else "",
             is_master=held.is_master,
             epoch=held.epoch,
-            processes=(process,) if is_working else (),
+            processes=(process, *more) if is_working else (),
             gpus=self.gpus,
             broker=self.broker,
         )
+
+    def _log_of(self, process: str) -> list[str]:
+        return self.second_log if process == SECOND else self.log
 
     def _beat(self, ended: threading.Event) -> None:
         with RegistryClient(self.world.address, self.identity, SETTINGS.wire) as client:
