@@ -11,7 +11,7 @@ import contextlib
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, TypeVar, cast
 
 import msgspec
@@ -37,7 +37,7 @@ def run_form(args: argparse.Namespace) -> int:
     """Form the cluster, open the task if one is named, list the nodes."""
     request = m.FormRequest(train=args.train, inference=args.inference, roles=parse_roles(args.role))
     task = _task(args)
-    with open_door(args) as door:
+    with _told_that_it_goes_on(), open_door(args) as door:
         reply = _with_progress(args, door, lambda: door.client.form(request, deadline_s=SETTLE_DEADLINE_S))
         opened = door.client.open_task(m.OpenTaskRequest(spec=task)) if task else None
     if opened and args.json:
@@ -53,7 +53,7 @@ def run_form(args: argparse.Namespace) -> int:
 
 def run_confirm(args: argparse.Namespace) -> int:
     """End a registry's learning."""
-    with open_door(args) as door:
+    with _told_that_it_goes_on(), open_door(args) as door:
         show_nodes(door.client.form(m.FormRequest(), deadline_s=SETTLE_DEADLINE_S), args.json)
     return 0
 
@@ -61,7 +61,7 @@ def run_confirm(args: argparse.Namespace) -> int:
 def run_assign(args: argparse.Namespace) -> int:
     """Change roles of named nodes."""
     request = m.AssignRequest(roles=parse_assignments(args.role))
-    with open_door(args) as door:
+    with _told_that_it_goes_on(), open_door(args) as door:
         reply = _with_progress(args, door, lambda: door.client.assign(request, deadline_s=SETTLE_DEADLINE_S))
     show_nodes(reply, args.json)
     return 0
@@ -71,7 +71,7 @@ def run_drain(args: argparse.Namespace) -> int:
     """Drain nodes, or take it back; wait where asked."""
     if args.wait < 0:
         raise InvalidInputError(f"--wait {args.wait:g}: 0 or more seconds")
-    with open_door(args) as door:
+    with _told_that_it_goes_on(), open_door(args) as door:
         reply = _each(args.node, lambda name: door.client.drain(m.NodeRequest(hostname=name, is_undone=args.undo)))
         if args.wait and not args.undo:
             reply = _await_drained(door, args.node, args.wait)
@@ -81,7 +81,7 @@ def run_drain(args: argparse.Namespace) -> int:
 
 def run_add(args: argparse.Namespace) -> int:
     """Let removed nodes in again."""
-    with open_door(args) as door:
+    with _told_that_it_goes_on(), open_door(args) as door:
         reply = _each(args.node, lambda name: door.client.add(m.NodeRequest(hostname=name)))
         if args.role:
             reply = door.client.assign(m.AssignRequest(roles=dict.fromkeys(args.node, args.role)), deadline_s=SETTLE_DEADLINE_S)
@@ -91,7 +91,7 @@ def run_add(args: argparse.Namespace) -> int:
 
 def run_remove(args: argparse.Namespace) -> int:
     """Take nodes out."""
-    with open_door(args) as door:
+    with _told_that_it_goes_on(), open_door(args) as door:
         reply = _each(args.node, lambda name: door.client.remove(m.NodeRequest(hostname=name), deadline_s=SETTLE_DEADLINE_S))
     show_nodes(reply, args.json)
     return 0
@@ -172,6 +172,16 @@ def _task(args: argparse.Namespace) -> m.TaskSpec | None:
 
 
 # ---------------------------------------------------------------- waiting
+
+
+@contextlib.contextmanager
+def _told_that_it_goes_on() -> Iterator[None]:
+    """Say, when a person stops waiting, that this stops nothing else."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted; what the registry was asked for goes on: see `labelloop status`\n")
+        raise
 
 
 def _with_progress(args: argparse.Namespace, door: OpsDoor, call: Callable[[], m.NodesReply]) -> m.NodesReply:

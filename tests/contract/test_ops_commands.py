@@ -232,6 +232,19 @@ def test_draining_that_takes_longer_than_one_waits_is_said_and_goes_on(world: Wo
     assert world.ops.nodes().nodes[0].is_draining
 
 
+def test_who_interrupts_an_order_hears_that_it_goes_on(world: World) -> None:
+    (t1,) = world.boot("t1")
+    t1.may_answer.clear()
+    argv = [sys.executable, "-m", "scripts.cli", "form", "--role", "t1=train", "--state", str(world.folder)]
+    forming = subprocess.Popen(argv, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    until(lambda: t1.orders, "the order is out")
+    forming.send_signal(signal.SIGINT)
+    _, said = forming.communicate(timeout=60)
+    assert (forming.returncode, said) == (130, "interrupted; what the registry was asked for goes on: see `labelloop status`\n")
+    t1.may_answer.set()
+    world.settled("1 of 1 nodes as wanted")
+
+
 def test_ops_of_another_machine_join_once_with_a_token(world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     world.boot("t1")
     token_file = tmp_path / "token"
