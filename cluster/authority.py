@@ -102,7 +102,7 @@ class Authority:
         if kind not in KINDS:
             raise InvalidInputError(f"kind {kind!r} is none of {', '.join(KINDS)}")
         life_s = self._settings.token_life_s if life_s is None else life_s
-        secret = secrets.token_urlsafe(32)
+        secret = secrets.token_hex(32)  # never begins with a '-', which a command line would take for an option
         hashed = _hash_secret(secret)
         view = TokenView(token_id=hashed[:16], kind=kind, expires_s=self._clock() + life_s)
         write_file(self._token_file(hashed), msgspec.json.encode(view), 0o600)

@@ -27,7 +27,8 @@ def show_join_line(folder: Path, registry: str, token: str, datastore: Path | No
     write_file(path, f"{line}\n".encode(), 0o600)
     if sys.stdout.isatty():
         text = f"the registry listens at {registry}; on each docker run\n\n  {line}\n\n"
-        text += "(add --mount 'COMMAND' where the datastore is to be mounted)"
+        text += "(add --mount 'COMMAND' where the datastore is to be mounted); and here, for the labelling app,\n\n"
+        text += f"  ./start.sh web --registry {registry}\n"
     else:
         text = f"the registry listens at {registry}; the line to run on each docker is in {path}"
     sys.stdout.write(f"{text}\n")

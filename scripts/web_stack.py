@@ -16,6 +16,8 @@ from typing import Any
 
 import msgspec
 
+from cluster.authority import Authority
+from cluster.commands import ADDRESS_FILE
 from cluster.process import ProcessSpec
 from cluster.supervisor import Supervisor
 from cluster.tokenfile import add_token_once
@@ -36,7 +38,9 @@ def register(subparsers: Any) -> None:
     """Add `web-stack`."""
     stack = subparsers.add_parser("web-stack", help="run app and pilot together (what ./start.sh web does)")
     stack.add_argument("--registry", required=True, metavar="HOST:PORT", help="where the registry listens")
-    stack.add_argument("--token-file", type=Path, metavar="FILE", help="join token of kind client; needed once")
+    stack.add_argument(
+        "--token-file", type=Path, metavar="FILE", help="join token of kind client; needed once, and not beside the registry"
+    )
     add_token_once(stack)
     stack.add_argument("--settings", type=Path, help="TOML file of settings")
     stack.set_defaults(run=run_web_stack)
@@ -99,10 +103,14 @@ def _join(registry: str, token_file: Path | None, settings: Settings) -> Path | 
 
 
 def _keep_token(args: argparse.Namespace, state: Path) -> Path | None:
-    """Return the file with the token: the given one, or that of start.sh moved into the state folder."""
-    if args.token_once is None:
-        return args.token_file.absolute() if args.token_file else None
+    """Return the file with the token: the given one, start.sh's own moved into the state folder, one made beside the registry."""
     kept = state / TOKEN_FILE
+    if args.token_once is None:
+        if args.token_file is None and _is_beside(args.registry, state) and not (state / "client" / "certificate.pem").exists():
+            token = Authority(state / "registry" / "authority", read_settings(args.settings).cluster).create_token("client")
+            write_file(kept, f"{token}\n".encode(), 0o600)
+            return kept
+        return args.token_file.absolute() if args.token_file else None
     kept.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     try:
         write_file(kept, args.token_once.read_bytes(), 0o600)
@@ -110,3 +118,9 @@ def _keep_token(args: argparse.Namespace, state: Path) -> Path | None:
         raise SettingsError(f"cannot read the join token: {exc}; make one with `labelloop token client`") from exc
     args.token_once.unlink(missing_ok=True)
     return kept
+
+
+def _is_beside(registry: str, state: Path) -> bool:
+    """Return whether the registry at this address keeps its folder, and so the cluster's CA, below the same state folder."""
+    address = state / "registry" / ADDRESS_FILE
+    return address.exists() and address.read_text().strip() == registry and (state / "registry" / "authority").exists()

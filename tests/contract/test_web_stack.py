@@ -71,6 +71,18 @@ def test_a_token_that_does_not_admit_the_app_is_refused_in_one_sentence(world: W
     assert not [path for path in tmp_path.joinpath("web").rglob("*") if path.is_file() and token.encode() in path.read_bytes()]
 
 
+@pytest.mark.slow
+def test_beside_the_registry_web_needs_no_token(tmp_path: Path) -> None:
+    state, port = tmp_path / "state", free_port()
+    state.mkdir()
+    with open_world(state / "registry") as world, start_web(state, port, "--registry", world.address) as web:
+        assert web.stdout is not None and f"http://127.0.0.1:{port}" in web.stdout.readline()
+        assert (state / "client" / "certificate.pem").exists() and not (state / "client-token").exists()
+        web.send_signal(signal.SIGTERM)
+        _, words = web.communicate()
+    assert web.returncode == 0, words
+
+
 def test_without_a_token_the_sentence_says_which_one_is_needed(world: World, tmp_path: Path) -> None:
     with start_web(tmp_path / "web", free_port(), "--registry", world.address) as web:
         _, words = web.communicate(timeout=120)
