@@ -107,6 +107,13 @@ def assign(order: Order, good: Sequence[MachineInfo]) -> Assignment:
     )
 
 
+def why_not_ours(assignment: Assignment, hostname: str, ip: str) -> str:
+    """Return why the assignment is not that of the node `hostname` at `ip`, '' = it is: a host may be renamed or moved."""
+    if assignment.role is None or any((machine.hostname, machine.ip) == (hostname, ip) for machine in assignment.good):
+        return ""
+    return f"epoch {assignment.epoch} knows no {hostname} at {ip}, so this machine was renamed or moved"
+
+
 def answer(
     assignment: Assignment,
     bad: Sequence[BadMachine],

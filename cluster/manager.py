@@ -21,7 +21,7 @@ from cluster.broker import Broker, BrokerUrls
 from cluster.broker.table import queue_table
 from cluster.facts import read_facts
 from cluster.hostsfile import write_hosts
-from cluster.initial import Assignment, answer, assign, check_epoch, check_order
+from cluster.initial import Assignment, answer, assign, check_epoch, check_order, why_not_ours
 from cluster.member import Circle, Member
 from cluster.neighbours import Neighbours
 from cluster.opening import open_task
@@ -248,18 +248,26 @@ class Manager:
     def resume(self) -> None:
         """Be again what this node last was, without asking the registry: hosts block, broker, then roles.
 
-        It is left to the registry where peers know a newer epoch. Raises NotReadyError while datastore, broker or peers lack.
+        Where peers know a newer epoch, only the broker comes back, which they may wait for; the rest is left to the registry.
+        Raises NotReadyError while datastore, broker or peers lack.
         """
         with self._ordering.one():
             assignment = self._assignment
             if self._urls is not None or assignment.has_left:
                 return
+            if why := why_not_ours(assignment, self._options.name, self._options.ip):
+                raise NotReadyError(f"{why}: waiting for the registry's order")
             if assignment.role is None:
                 write_hosts(self._options.hosts_file, assignment.hosts or ((self._options.ip, self._options.name),))
                 self._member.tend_alone()
                 return
             write_hosts(self._options.hosts_file, assignment.hosts)
-            said = self._ask_peers(assignment)
+            try:
+                said = self._ask_peers(assignment)
+            except NotReadyError:
+                if assignment.role == "inference":
+                    self._member.wake(self._circle(assignment))
+                raise
             if assignment.role == "train" and assignment.is_master and len(assignment.good) > 1 and not self._was_ordered:
                 self._is_alone = not any(status.epoch == assignment.epoch for status in said.values())
             self._apply(assignment, timeout_s=0.0)

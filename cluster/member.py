@@ -89,7 +89,7 @@ class Member:
         past this epoch.
         """
         if self._broker.view().kind == "embedded":
-            self._broker.start()
+            self._broker.start(self.is_overtaken)
             return "one embedded broker serves all nodes"
         deadline_s = self._clock() + timeout_s
         deeds = 0
@@ -117,13 +117,22 @@ class Member:
             logger.info("%s", self._said)
         return self._do(step, circle)
 
+    def wake(self, circle: Circle) -> None:
+        """Start this node's broker where it is a member that does not run, and change nothing else.
+
+        For a node that must not act on its last order any more: its paused peers cannot go on without it, and with the registry
+        down no order comes that would say so. Raises RetryableError saying what the broker waits for.
+        """
+        if decide(self._view(circle)).action is Action.START:
+            self._start()
+
     def stand_alone(self) -> None:
         """Run a broker of our own, outside any cluster: that of a train node, or of a node without a role."""
         view = self._broker.view()
         if view.kind != "embedded" and view.cluster:
             logger.info("leaving the broker cluster %s: this node is no inference node any more", view.cluster)
             self.leave()
-        self._broker.start()
+        self._broker.start(self.is_overtaken)
 
     def tend_alone(self) -> None:
         """See that a broker of our own runs. One that serves several nodes is not ours to look after."""
@@ -169,7 +178,7 @@ class Member:
                 self._start()
             case Action.FOUND:
                 if not self._is_inside(()):
-                    self._broker.start()
+                    self._broker.start(self.is_overtaken)
                     self._broker.found(f"e{circle.epoch}-{secrets.token_hex(4)}")
             case Action.RESET_AND_FORM:
                 if not self._is_inside(()):
@@ -187,10 +196,14 @@ class Member:
         return own.is_ready and (not others or bool(set(own.members) & set(others) - {self._me}))
 
     def _start(self) -> None:
+        """Start the broker and wait for it, unless a newer order waits.
+
+        A start that was cut short has not failed, nor has one of a broker that lives and is silent.
+        """
         try:
-            self._broker.start()
+            self._broker.start(self.is_overtaken)
         except RetryableError:
-            self._failed_starts += 1
+            self._failed_starts += not self.is_overtaken() and self._broker.view().state != "unknown"
             raise
         self._failed_starts = 0
 

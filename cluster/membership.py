@@ -19,7 +19,8 @@ FAILED_STARTS = 2
 
 
 class Action(Enum):
-    """`KEEP`: this node is a running member. `ADOPT`: it is one already and only its own record does not say so yet.
+    """`KEEP`: this node is a running member. `ADOPT`: it is one already and only its own record does not say so yet. `START` waits
+    for a broker that runs and ends it when it stays silent.
 
     `REJOIN` is `JOIN` after the cluster forgot this node's earlier life. `RESET_AND_FORM`: the majority is lost and this node is
     among the survivors that begin anew; when it is empty, `FOUND` or `JOIN` follow.
@@ -119,9 +120,19 @@ def living_cluster(machines: Iterable[Seen]) -> Living | None:
 def decide(view: View) -> Step:
     """Return what this node does now."""
     living = living_cluster(view.machines)
+    if _may_run(view, living):
+        return Step(action=Action.START, reason="its broker does not answer now: it may be a running member")
     if living is None:
         return _without_cluster(view)
     return _kept(view, living) or _entering(view, living)
+
+
+def _may_run(view: View, living: Living | None) -> bool:
+    """Return whether this node's broker is silent and may be a running member all the same: such a one is only waited for."""
+    mine = view.mine.broker
+    if mine.state != "unknown" or (living is not None and _is_cookie_foreign(view, living)):
+        return False
+    return bool(mine.cluster) or (living is not None and view.me in living.members)
 
 
 def _kept(view: View, living: Living) -> Step | None:

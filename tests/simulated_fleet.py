@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
-from cluster.broker import BrokerUrls, QueueSpec
+from cluster.broker import BrokerUrls, QueueSpec, never
 from cluster.initial import Assignment
 from cluster.member import Circle, Member
 from cluster.membership import Action, Step
@@ -107,7 +107,7 @@ class SimBroker:
             self._snapshot = self.truth()
         return self._snapshot
 
-    def start(self) -> None:
+    def start(self, is_over: Callable[[], bool] = never) -> None:
         self.fleet.tick()
         if self.is_up:
             if self.is_paused:

@@ -6,7 +6,7 @@ roles/. Called by managers, by `labelloop broker` and by the demo.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -35,11 +35,16 @@ class QueueSpec(msgspec.Struct, frozen=True, kw_only=True):
     dead_letters: str = ""
 
 
+def never() -> bool:
+    """Return False: nothing cuts this short."""
+    return False
+
+
 class Broker(Protocol):
     """One node's broker. All calls may be repeated; a call that finds its work done changes nothing."""
 
-    def start(self) -> None:
-        """Return when the broker answers. Raises NotReadyError saying what to start."""
+    def start(self, is_over: Callable[[], bool] = never) -> None:
+        """Return when the broker answers. Raises NotReadyError saying what it waits for, and at once when `is_over`."""
 
     def stop(self) -> None:
         """Leave the broker; what others still use goes on running."""

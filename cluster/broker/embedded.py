@@ -15,12 +15,12 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 from urllib.parse import urlsplit
 
-from cluster.broker import BrokerUrls, QueueSpec
+from cluster.broker import BrokerUrls, QueueSpec, never
 from cluster.state import claim_port
 from labelloop.errors import NotReadyError, SettingsError, UnauthenticatedError, UnreachableError
 from labelloop.messages import BrokerView, InviteReply, Role
@@ -120,14 +120,14 @@ class EmbeddedBroker:
         base = self._base()
         return BrokerUrls(broker=f"{base}/0", result=f"{base}/1", web=f"{base}/2")
 
-    def start(self) -> None:
+    def start(self, is_over: Callable[[], bool] = never) -> None:
         """Wait until the server answers. Raises NotReadyError naming the command that starts it."""
         deadline_s = time.monotonic() + _START_S
         while True:
             try:
                 return self.check()
             except (NotReadyError, UnreachableError) as exc:
-                if time.monotonic() >= deadline_s:
+                if time.monotonic() >= deadline_s or is_over():
                     raise NotReadyError(f"the embedded broker does not answer ({exc}): start `labelloop broker`") from exc
                 time.sleep(_POLL_S)
 

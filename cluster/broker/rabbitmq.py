@@ -12,12 +12,12 @@ import logging
 import re
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
 
-from cluster.broker import BrokerUrls, QueueSpec
+from cluster.broker import BrokerUrls, QueueSpec, never
 from cluster.broker.rabbitmq_config import ACCOUNTS, Paths, atom, binary, host_of, node_of
 from cluster.broker.rabbitmq_control import Control
 from cluster.broker.rabbitmq_queues import LIST_REPLICATED, Move, Replicas, declaration, execution, plan_balance, plan_leave
@@ -56,9 +56,9 @@ class RabbitBroker:
 
     # ------------------------------------------------------------ this node's server
 
-    def start(self) -> None:
+    def start(self, is_over: Callable[[], bool] = never) -> None:
         """Return when the broker takes messages; see `RabbitServer.start`."""
-        self._server.start()
+        self._server.start(is_over)
 
     def stop(self) -> None:
         """End the broker in good order; what it holds stays on its disk."""

@@ -53,7 +53,7 @@ class Control:
 
     def _run(self, what: str, expression: str, timeout_s: float) -> str:
         done = self._call(what, expression, timeout_s)
-        if done.returncode != 0 and self._is_listening():
+        if done.returncode != 0 and b"timeout" not in (done.stderr + done.stdout).lower() and self._is_listening():
             time.sleep(_AGAIN_S)  # it may have come up meanwhile
             done = self._call(what, expression, timeout_s)
         if done.returncode != 0:

@@ -13,11 +13,13 @@ import logging
 import socket
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from cluster.broker import never
 from cluster.broker.rabbitmq_config import (
     ACCOUNTS,
     Paths,
@@ -49,6 +51,7 @@ QUICK_S = 3.0
 _GREETING = b"AMQP\x00\x00\x09\x01"
 _POLL_S = 0.05
 _CONNECT_S = 1.0
+_LEAST_S = 5.0  # one that is late is given this much more each time it is asked for
 _EPMD_LOOK_S = 5.0
 _KNOWN_FILE = "known.json"
 
@@ -80,7 +83,7 @@ class RabbitServer:
         self._identity = identity
         self._environment = environment(self.hostname, ip, paths, settings.broker)
         self._process = ServerProcess(self.node, state, paths)
-        self._last = LastLook(self._look_view)
+        self._last = LastLook(self._look_view, self._last_cluster)
         self._answered_s = time.monotonic()
         self._settled: Birth | None = None
         self._epmd_at_s = 0.0
@@ -88,19 +91,20 @@ class RabbitServer:
 
     # ------------------------------------------------------------ start and stop
 
-    def start(self) -> None:
+    def start(self, is_over: Callable[[], bool] = never) -> None:
         """Return when the server takes messages; start it when it does not run.
 
         Raises NotReadyError: it is paused in a minority, waits for other members, or did not start in time; it goes on trying
-        by itself where it can. Raises SettingsError when something is not installed.
+        by itself where it can. So it does when `is_over` ends the waiting early. Raises SettingsError when something is not
+        installed.
         """
         with self.change:
             self._prepare()
             try:
-                self._await_ready(self._process.find() or self.boot())
+                self._await_ready(self._process.find() or self.boot(), is_over)
             except _EndedByUs as exc:
                 logger.warning("%s: starting it again", exc)
-                self._await_ready(self.boot())
+                self._await_ready(self.boot(), is_over)
 
     def boot(self, contact: str = "") -> Birth:
         """Start the server and return at once; an empty one enters the cluster of the Erlang node `contact`, if given."""
@@ -160,7 +164,10 @@ class RabbitServer:
 
     def look(self, control: Control | None = None) -> Look:
         """Return how the server (or the one behind `control`) is now. Raises what `Control.ask` does."""
-        return msgspec.convert((control or self.control).ask("how it is", LOOK, QUICK_S), Look)
+        look = msgspec.convert((control or self.control).ask("how it is", LOOK, QUICK_S), Look)
+        if control is None:
+            self._answered_s = time.monotonic()
+        return look
 
     def see(self) -> BrokerView:
         """Return how the server is at this moment. Raises what `Control.ask` does."""
@@ -189,10 +196,13 @@ class RabbitServer:
         try:
             return self.see()
         except LabelloopError as exc:
-            cluster = "" if self.is_empty() else self._known.cluster
+            cluster = self._last_cluster()
             if self._process.is_alive():
                 return BrokerView(kind="rabbitmq", state="unknown", cluster=cluster, reason=str(exc))
             return BrokerView(kind="rabbitmq", state="stopped", cluster=cluster, reason=self._process.said())
+
+    def _last_cluster(self) -> str:
+        return "" if self.is_empty() else self._known.cluster
 
     # ------------------------------------------------------------ steps (under `change`)
 
@@ -223,13 +233,13 @@ class RabbitServer:
             with contextlib.suppress(LabelloopError):  # it looks at the files by itself within minutes
                 self.ask("to take up the renewed certificate", "ssl:clear_pem_cache()")
 
-    def _await_ready(self, birth: Birth) -> None:
-        deadline_s = time.monotonic() + max(0.0, self.settings.start_timeout_s - birth.age_s())
+    def _await_ready(self, birth: Birth, is_over: Callable[[], bool] = never) -> None:
+        deadline_s = time.monotonic() + max(_LEAST_S, self.settings.start_timeout_s - birth.age_s())
         while True:
             reason = self._step(birth)
             if not reason:
                 return
-            if time.monotonic() >= deadline_s:
+            if time.monotonic() >= deadline_s or is_over():
                 raise NotReadyError(f"the broker of {self.hostname} is not ready: {reason}")
             time.sleep(_POLL_S)
 
@@ -244,7 +254,6 @@ class RabbitServer:
             raise _EndedByUs(f"the broker of {self.hostname} ran with another cookie") from None
         except (UnreachableError, DeadlineError, NotReadyError) as exc:
             return self._silent(exc)
-        self._answered_s = time.monotonic()
         view = view_of(look)
         if view.state == "paused":
             raise NotReadyError(f"the broker of {self.hostname} is paused: {view.reason}")
@@ -273,6 +282,7 @@ class RabbitServer:
         self.ask("to wake its queues", WAKE)
         self.check()
         self._settled = birth
+        self._last.forget()
 
     def ensure_accounts(self) -> None:
         """Have an account for each role, under its password of the moment, and no guest."""

@@ -111,10 +111,14 @@ def _trouble(look: Look) -> str:
 
 
 class LastLook:
-    """Remembers the last view; looks again in a thread of its own when that is old. Any thread may call."""
+    """Remembers the last view; looks again in a thread of its own when that is old. Any thread may call.
 
-    def __init__(self, look: Callable[[], BrokerView]) -> None:
+    `cluster` tells which one the broker was in last: one that does not answer is in that one still.
+    """
+
+    def __init__(self, look: Callable[[], BrokerView], cluster: Callable[[], str]) -> None:
         self._look = look
+        self._cluster = cluster
         self._lock = threading.Lock()
         self._looking: threading.Thread | None = None
         self._view: BrokerView | None = None
@@ -132,9 +136,10 @@ class LastLook:
             looking, is_first = self._looking, self._view is None
         looking.join(_FIRST_PATIENCE_S if is_first else _PATIENCE_S)
         with self._lock:
-            if self._view is None or time.monotonic() - self._seen_s > _STALE_S:
-                return BrokerView(kind="rabbitmq", state="unknown", reason="does not answer")
-            return self._view
+            if self._view is not None and time.monotonic() - self._seen_s <= _STALE_S:
+                return self._view
+            members = self._view.members if self._view is not None else ()
+        return BrokerView(kind="rabbitmq", state="unknown", cluster=self._cluster(), members=members, reason="does not answer")
 
     def forget(self) -> None:
         """Look anew at the next `get`: something was changed."""

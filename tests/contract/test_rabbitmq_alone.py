@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from labelloop.errors import ConflictError, InvalidInputError, LabelloopError, UnreachableError
+from labelloop.errors import ConflictError, InvalidInputError, LabelloopError, NotReadyError, UnreachableError
 from tests.support_dockers import Docker, running_dockers, wait_for
 
 SERVER = "-s rabbit boot"
@@ -97,6 +97,16 @@ def test_a_killed_broker_comes_back_with_its_messages(solo: Docker) -> None:
     assert solo.do("fetch_all(broker.urls().broker, 'inference.kept')") == ["a", "b"]
 
 
+def test_a_start_that_is_cut_short_goes_on_by_itself(solo: Docker) -> None:
+    solo.do("broker.stop()")
+    with pytest.raises(NotReadyError, match="not ready"):
+        solo.do("broker.start(lambda: True)")
+    pid = server_pid(solo)
+    wait_for(lambda: solo.do("broker.view()")["state"] == "running")
+    solo.do("broker.start()")
+    assert server_pid(solo) == pid
+
+
 def test_guest_and_wrong_passwords_are_refused(solo: Docker) -> None:
     for account in ("guest:guest", "inference:wrong", "train:"):
         with pytest.raises(AssertionError, match=r"AccessRefused|ACCESS_REFUSED"):
@@ -153,11 +163,15 @@ def test_a_queue_of_the_other_kind_is_a_conflict(solo: Docker) -> None:
 
 
 def test_a_frozen_broker_is_unknown_within_seconds_and_nobody_waits_for_it(solo: Docker) -> None:
+    pid = server_pid(solo)
     solo.signal(signal.SIGSTOP, SERVER)
     try:
         wait_for(lambda: solo.do("broker.view()")["state"] == "unknown", 30)
         with pytest.raises(UnreachableError):
             solo.do("broker.check()")
+        with pytest.raises(NotReadyError):
+            solo.do("broker.start(lambda: True)")
+        assert server_pid(solo) == pid, "one that answered a moment ago is not ended for it"
     finally:
         solo.signal(signal.SIGCONT, SERVER)
     wait_for(lambda: solo.do("broker.view()")["state"] == "running", 30)
@@ -165,8 +179,8 @@ def test_a_frozen_broker_is_unknown_within_seconds_and_nobody_waits_for_it(solo:
 
 def test_a_broker_that_stays_silent_is_started_again(solo: Docker) -> None:
     pid = server_pid(solo)
-    solo.do("setattr(broker._server, '_answered_s', time.monotonic() - 1000)")
     solo.signal(signal.SIGSTOP, SERVER)
+    solo.do("setattr(broker._server, '_answered_s', time.monotonic() - 1000)")
     solo.do("broker.start()")
     assert server_pid(solo) != pid
 

@@ -12,7 +12,7 @@ import pytest
 from cluster.census import Census, topology_of
 from cluster.commands import parse_roles
 from cluster.hostsfile import BEGIN, END, read_block, with_block, write_hosts
-from cluster.initial import Assignment, Order, answer, assign, check_epoch, check_order
+from cluster.initial import Assignment, Order, answer, assign, check_epoch, check_order, why_not_ours
 from cluster.orders import agreed_good, form_request, why_not_agreed
 from cluster.roles import RoleProcess, fingerprint, has_rpc, processes_of
 from cluster.state import Ports, choose_port, claim_port, read_state, write_state
@@ -53,6 +53,14 @@ def test_loopback_machines_are_refused_where_the_node_itself_is_not_on_loopback(
     with pytest.raises(InvalidInputError, match="loopback"):
         check_order(form_request((T1, other), 1), "t1", "10.0.0.9", tmp_path)
     assert check_order(form_request((other,), 1), "x", "127.0.0.2", tmp_path).task is None
+
+
+def test_an_assignment_of_another_name_or_address_is_not_ours() -> None:
+    mine = assign(_order(T1), (T1, I1))
+    assert why_not_ours(mine, "t1", "10.0.0.9") == ""
+    assert "no t9 at 10.0.0.9" in why_not_ours(mine, "t9", "10.0.0.9")
+    assert "no t1 at 10.0.0.8" in why_not_ours(mine, "t1", "10.0.0.8")
+    assert why_not_ours(Assignment(epoch=4), "t9", "10.0.0.9") == "", "a node without a role is nobody in particular"
 
 
 def test_the_answer_warns_of_a_missing_role_and_of_another_broker() -> None:

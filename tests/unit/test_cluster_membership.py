@@ -51,6 +51,8 @@ def _view(me: str, brokers: dict[str, BrokerView], hashes: dict[str, str] | None
     return View(me=me, machines=machines, **more)  # type: ignore[arg-type]
 
 
+SILENT = BrokerView(kind="rabbitmq", state="unknown", cluster="C")
+STARTING = BrokerView(kind="rabbitmq", state="unknown")
 ABC = _in("C", "abc", "abc")
 AB = _in("C", "ab", "ab")
 BC = _in("C", "bc", "bc")
@@ -106,6 +108,12 @@ TABLE: list[tuple[str, View, Action, str]] = [
     ("a survivor, emptied", _view("a", {"a": DOWN, "b": PAUSED}, survivors=("a", "b")), Action.FOUND, "lowest"),
     ("the next survivor, emptied", _view("b", {"a": DOWN, "b": DOWN}, survivors=("a", "b")), Action.JOIN, "a founds"),
     ("survivors, healed meanwhile", _view("a", {"a": AB_OF_ABC, "b": AB_OF_ABC}, survivors=("a", "b")), Action.KEEP, ""),
+    ("silent for a moment", _view("c", {"a": ABC, "b": ABC, "c": SILENT}), Action.START, "may be a running member"),
+    ("silent, failed before", _view("c", {"a": ABC, "b": ABC, "c": SILENT}, failed_starts=FAILED_STARTS), Action.START, "may be"),
+    ("silent, no record", _view("c", {"a": ABC, "b": ABC, "c": STARTING}), Action.START, "may be a running member"),
+    ("silent, another cookie", _view("c", {"a": ABC, "b": ABC, "c": SILENT}, {"c": "x"}), Action.REJOIN, "cookie"),
+    ("silent survivor", _view("a", {"a": SILENT, "b": PAUSED}, survivors=("a", "b")), Action.START, "may be a running member"),
+    ("new and still starting", _view("c", {"a": AB, "b": AB, "c": STARTING}), Action.JOIN, "is outside"),
     ("no survivor", _view("a", {"a": PAUSED, "b": DOWN}, survivors=("b",)), Action.JOIN, "b founds"),
     ("somebody is silent", _view("a", {"a": ALONE, "b": ALONE}, unheard=("c",)), Action.WAIT, "c may run a cluster"),
     ("somebody is silent, another lives", _view("a", {"a": ALONE, "b": _in("C", "b", "b")}, unheard=("c",)), Action.JOIN, "join C"),
@@ -406,6 +414,77 @@ def test_the_dead_are_forgotten_by_one_after_five_minutes_and_reset_before_they_
     fleet.order()
     fleet.run()
     assert dead.changes and fleet.is_whole() and dead.database is not None and dead.database.messages == {"m1", "m2"}
+
+
+def test_a_member_that_must_not_act_on_its_old_order_still_ends_the_pause_of_its_peer() -> None:
+    """Rules 3 and 5: two members, one dies, the other gets an order and pauses; the dead one comes back an epoch behind."""
+    fleet = _formed(names=("a", "b"))
+    fleet.brokers["b"].is_up = False
+    behind = fleet.managers["b"].circle
+    fleet.order()
+    fleet.managers["b"].circle = behind
+    assert fleet.advance("a").action is Action.WAIT and fleet.living() == {}
+    fleet.managers["b"].member.wake(behind)
+    assert fleet.is_whole() and fleet.advance("a").action is Action.KEEP
+
+
+@pytest.mark.parametrize("what", ["wiped", "forgotten", "another cookie", "running"])
+def test_waking_starts_a_member_and_does_nothing_else(what: str) -> None:
+    fleet = _formed()
+    circle, broker = fleet.managers["d"].circle, fleet.brokers["d"]
+    if what == "wiped":
+        fleet.wipe("d")
+        fleet.order()
+    elif what == "forgotten":
+        broker.is_up = False
+        fleet.brokers["a"].forget("d")
+    elif what == "another cookie":
+        broker.is_up = False
+        broker.cookie = "changed by hand"
+    before = fleet.changes()
+    fleet.managers["d"].member.wake(circle)
+    assert fleet.changes() == before
+
+
+def test_a_start_that_a_newer_order_cuts_short_is_no_failed_start() -> None:
+    fleet = _formed()
+    broker, member = fleet.brokers["d"], fleet.managers["d"].member
+    broker.is_up = False
+    fleet.cuts = {frozenset(("d", other)) for other in "abc"}
+    circle = fleet.managers["d"].circle
+    member.is_overtaken = lambda: True
+    for _ in range(FAILED_STARTS + 1):
+        broker.is_up = False
+        with pytest.raises(NotReadyError):
+            member.settle(circle, timeout_s=100.0)
+    fleet.cuts.clear()
+    broker.is_up = False
+    member.is_overtaken = lambda: False
+    before = broker.life
+    fleet.run()
+    assert broker.life == before, "it was started, not joined anew"
+
+
+def test_a_silent_member_is_waited_for_however_long_and_never_joined_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rule 1: a broker that does not answer may be a running member; a busy machine must not cost it its disk."""
+    fleet = _formed()
+    broker, member, circle = fleet.brokers["d"], fleet.managers["d"].member, fleet.managers["d"].circle
+    before = fleet.changes()
+
+    def silent(is_over: Callable[[], bool]) -> None:
+        raise NotReadyError("it does not answer")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(broker, "view", lambda: SILENT)
+        patch.setattr(broker, "start", silent)
+        for _ in range(FAILED_STARTS + 2):
+            with pytest.raises(NotReadyError):
+                member.tend(circle)
+    assert fleet.changes() == before
+    life = broker.life
+    broker.is_up = False
+    fleet.run()
+    assert broker.life == life, "silence was no failed start"
 
 
 def test_a_removed_machine_is_forgotten_at_once_and_a_listed_one_is_not() -> None:
