@@ -73,6 +73,28 @@ def until(look: Callable[[], T | None], what: str, patience_s: float = PATIENCE_
     raise AssertionError(f"did not come: {what}")
 
 
+def parent_of(pid: int) -> int:
+    """Return the parent of a process."""
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def listens_on(pid: int) -> set[str]:
+    """Return the addresses that a process listens on for TCP, IPv4 as text, IPv6 as the kernel writes it."""
+    links = []
+    for path in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+            links.append(str(path.readlink()))
+    inodes = {link.removeprefix("socket:[").removesuffix("]") for link in links if link.startswith("socket:[")}
+    found = set()
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/{pid}/net/{table}").read_text().splitlines()[1:]:
+            words = line.split()
+            if words[3] == "0A" and words[9] in inodes:
+                address = words[1].partition(":")[0]
+                found.add(socket.inet_ntoa(bytes.fromhex(address)[::-1]) if table == "tcp" else address)
+    return found
+
+
 def digit_files(folder: Path, n: int) -> list[tuple[str, str, str]]:
     """Write the first `n` digits as PNG files; return (item id, link, label) of each."""
     digits = load_digits()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +19,7 @@ from labelloop.messages import CancelRequest, RunView
 from labelloop.settings import WireSettings
 from roles.train.attempt import Work
 from roles.train.sharing import Here
-from tests.support_train import TrainNode, digit_files, free_port, running_node, until
+from tests.support_train import TrainNode, digit_files, free_port, listens_on, parent_of, running_node, until
 
 pytestmark = pytest.mark.slow
 
@@ -104,6 +105,10 @@ def kill_docker(node: TrainNode) -> None:
     node.kill("train", signal.SIGKILL)
 
 
+def is_at_work(pid: int) -> bool:
+    return Path(f"/proc/{pid}").exists()
+
+
 def items_of(view: RunView) -> int:
     return sum(rank.items for rank in view.ranks)
 
@@ -138,6 +143,10 @@ def test_killing_a_rank_that_is_not_the_owner_changes_the_membership_and_the_run
 ) -> None:
     folder = begin(nodes, items, "lost-rank")
     three = until_shared(folder)
+    for rank in three.ranks:  # each a fork of the spare of its own node's train worker, on its own node's address alone
+        node = nodes[rank.node]
+        assert parent_of(parent_of(rank.pid)) == node.processes["train"].pid
+        assert listens_on(rank.pid) == {node.config.ip}
     lost = three.ranks[1].node
     kill_docker(nodes[lost])
     view = end_of(folder, nodes["n1"])
@@ -153,17 +162,35 @@ def test_killing_a_rank_that_is_not_the_owner_changes_the_membership_and_the_run
 def test_killing_the_owner_starts_the_next_attempt_elsewhere_from_its_checkpoint(nodes: dict[str, TrainNode], items: Items) -> None:
     folder = begin(nodes, items, "lost-owner")
     owner = until_shared(folder).ranks[0].node
+    before = newest_checkpoint(folder, 1)
     kill_docker(nodes[owner])
     say_good(nodes, owner)
     view = end_of(folder, nodes["n1"])
     assert (view.state, view.attempt) == ("done", 2), view.reason
     start = Attempt(folder, 1, 2).start_checkpoint()
-    assert start is not None
-    assert start.step > 0
+    assert start is not None and before is not None
+    assert start.step >= before.step > 0
     second = {rank.node for rank in view.ranks if rank.attempt == 2}
     assert second == {"n1", "n2", "n3"} - {owner}
     nodes[owner].start("train")
     say_good(nodes)
+
+
+def test_a_frozen_owner_is_replaced_and_the_rank_that_waits_for_it_is_free_for_the_next_attempt(
+    nodes: dict[str, TrainNode], items: Items
+) -> None:
+    folder = begin(nodes, items, "frozen-owner", epochs=20_000)
+    owner = until_shared(folder).ranks[0]
+    os.kill(owner.pid, signal.SIGSTOP)  # its connections stay open and silent, as those of a machine without power
+    try:
+        second = until_shared(folder, n_ranks=2, attempt=2)
+        assert {rank.node for rank in second.ranks} == {"n1", "n2", "n3"} - {owner.node}
+    finally:
+        os.kill(owner.pid, signal.SIGCONT)
+    until(lambda: not is_at_work(owner.pid), "the end of the owner that was replaced")
+    assert latest_attempt(folder, 1) == 2
+    nodes["n1"].client.cancel(CancelRequest(task="frozen-owner", run=1, reason="seen enough"))
+    until(lambda: not any(is_at_work(rank.pid) for rank in second.ranks), "the end of all ranks")
 
 
 def test_a_node_that_comes_later_is_taken_in_and_cancelling_ends_the_processes_on_all_nodes(
@@ -177,7 +204,7 @@ def test_a_node_that_comes_later_is_taken_in_and_cancelling_ends_the_processes_o
     assert three.reason.startswith("another node came")
     pids = [rank.pid for rank in three.ranks]
     nodes["n1"].client.cancel(CancelRequest(task="cancelled", run=1, reason="wrong labels"))
-    until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids), "the end of all ranks")
+    until(lambda: not any(is_at_work(pid) for pid in pids), "the end of all ranks")
     end = read_finish(folder, 1)
     assert end is not None
     assert end.state == "cancelled"
