@@ -101,7 +101,7 @@ def test_a_start_that_is_cut_short_goes_on_by_itself(solo: Docker) -> None:
     solo.do("broker.stop()")
     with pytest.raises(NotReadyError, match="not ready"):
         solo.do("broker.start(lambda: True)")
-    pid = server_pid(solo)
+    (pid,) = wait_for(lambda: solo.pids(SERVER))
     wait_for(lambda: solo.do("broker.view()")["state"] == "running")
     solo.do("broker.start()")
     assert server_pid(solo) == pid
