@@ -182,11 +182,13 @@ def test_a_frozen_owner_is_replaced_and_the_rank_that_waits_for_it_is_free_for_t
     folder = begin(nodes, items, "frozen-owner", epochs=20_000)
     owner = until_shared(folder).ranks[0]
     os.kill(owner.pid, signal.SIGSTOP)  # its connections stay open and silent, as those of a machine without power
+    say_good(nodes, owner.node)
     try:
         second = until_shared(folder, n_ranks=2, attempt=2)
         assert {rank.node for rank in second.ranks} == {"n1", "n2", "n3"} - {owner.node}
     finally:
         os.kill(owner.pid, signal.SIGCONT)
+        say_good(nodes)
     until(lambda: not is_at_work(owner.pid), "the end of the owner that was replaced")
     assert latest_attempt(folder, 1) == 2
     nodes["n1"].client.cancel(CancelRequest(task="frozen-owner", run=1, reason="seen enough"))
