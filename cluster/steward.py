@@ -117,7 +117,7 @@ class Steward:
         return self._revision
 
     def settle(self, revision: int, is_done: Callable[[], bool] = lambda: True) -> None:
-        """Return (under the lock, given up meanwhile) once everything is as wanted and `is_done`.
+        """Return (under the lock, given up meanwhile) once everything is as wanted, every role answers, and `is_done`.
 
         Raises NotReadyError when an order failed or it takes too long; the loop goes on trying.
         """
@@ -125,16 +125,26 @@ class Steward:
 
         def is_settled() -> bool:
             is_kept = self._decided[0] is Action.KEEP or self._is_empty()
-            return self._decided_revision >= revision and is_kept and is_done()
+            return self._decided_revision >= revision and is_kept and not self._unready() and is_done()
 
         self.lock.wait_for(lambda: is_settled() or self._failed_rounds > failed or self._is_ending, SETTLE_WAIT_S)
         if not is_settled():
-            why = self._failure or self._decided[1]
+            why = self._failure or self._unready() or self._decided[1]
             raise NotReadyError(f"not there yet: {why}; the registry goes on trying, see `labelloop status`")
 
     def _is_empty(self) -> bool:
         """Return whether no role is wanted and none is held."""
         return not self.wanted.roles and not self._releasing and not unwanted(self._view(self._clock()))
+
+    def _unready(self) -> str:
+        """Return which living node has taken its order and does not answer in its role yet, and why, '' = none."""
+        wanted = self.wanted
+        for view in self._census.nodes(self._clock()):
+            status = view.status
+            is_working = view.is_alive and status.hostname in wanted.roles and status.hostname not in wanted.draining
+            if is_working and (status.role == "inference" or status.is_master) and not status.rpc:
+                return f"{status.hostname} does not answer as {status.role} yet: {status.last_reason}"
+        return ""
 
     def must_be_confirmed(self) -> None:
         """Raise NotReadyError (under the lock) while this registry knows less than the nodes do."""

@@ -59,6 +59,7 @@ class SimulatedManager:
         self.broker = m.BrokerView()
         self.revoked: tuple[str, ...] = ()
         self.trouble: LabelloopError | None = None
+        self.late_trouble: LabelloopError | None = None  # met after the order is taken, as that of a broker: no role answers
         self.refused: LabelloopError | None = None
         self.may_answer = threading.Event()
         self.may_answer.set()
@@ -105,7 +106,7 @@ class SimulatedManager:
 
     def status(self) -> m.NodeStatus:
         held = self.assignment
-        is_working = held.role is not None and self.name not in held.drained
+        is_working = held.role is not None and self.name not in held.drained and self.late_trouble is None
         process = m.ProcessView(name=f"{held.role}-worker", pid=1, state="running", restarts=0, activity=self.work)
         more = [m.ProcessView(name=SECOND, pid=2, state="running", restarts=0)] if self.second_log else []
         return m.NodeStatus(
@@ -148,6 +149,8 @@ class SimulatedManager:
         good = [machine for machine in order.machines if self.world.is_up(machine.hostname)]
         self.may_answer.wait()
         self.assignment = assign(order, good)
+        if self.late_trouble is not None:
+            raise self.late_trouble
         bad = [m.BadMachine(machine=x, reason="down") for x in order.machines if x not in good]
         return answer(self.assignment, bad, self.status().rpc, {}, self.name, (), frozenset())
 

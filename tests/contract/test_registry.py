@@ -110,6 +110,17 @@ def test_a_node_that_refuses_its_order_is_told_and_asked_again_while_the_others_
     world.settled("2 of 2 nodes as wanted")
 
 
+def test_forming_does_not_end_well_while_a_node_that_took_its_order_does_not_answer(world: World) -> None:
+    _, i1 = world.boot("t1", "i1")
+    i1.late_trouble = NotReadyError("the broker is not in the cluster yet")
+    with pytest.raises(NotReadyError, match=r"i1.*the registry goes on trying"):
+        world.form(t1="train", i1="inference")
+    assert i1.assignment.role == "inference"
+    i1.late_trouble = None
+    reply = world.form(t1="train", i1="inference")
+    assert {n.status.hostname: bool(n.status.rpc) for n in reply.nodes} == {"t1": True, "i1": True}
+
+
 def test_assign_changes_the_named_nodes_alone(world: World) -> None:
     world.boot("a", "b", "c")
     world.form(a="train", b="inference")
