@@ -68,6 +68,7 @@ class SimulatedManager:
         self._server: Server | None = None
         self._port = 0
         self._ended = threading.Event()
+        self._beats = 0
         self._thread: threading.Thread | None = None
 
     @property
@@ -132,6 +133,7 @@ class SimulatedManager:
                     try:
                         self.revoked = client.heartbeat(m.Heartbeat(status=self.status()), deadline_s=1.0).revoked
                         self.refused = None
+                        self._beats += 1
                     except LabelloopError as exc:
                         self.refused = exc
                 ended.wait(SETTINGS.cluster.heartbeat_s)
@@ -150,6 +152,8 @@ class SimulatedManager:
         self.may_answer.wait()
         self.assignment = assign(order, good)
         if self.late_trouble is not None:
+            before = self._beats
+            until(lambda: self._beats > before + 1, "the registry hears that the order is taken")
             raise self.late_trouble
         bad = [m.BadMachine(machine=x, reason="down") for x in order.machines if x not in good]
         return answer(self.assignment, bad, self.status().rpc, {}, self.name, (), frozenset())
