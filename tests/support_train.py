@@ -202,7 +202,12 @@ class TrainNode:
         """Send a signal to one process and wait for its end."""
         process = self.processes.pop(name)
         process.send_signal(number)
-        process.wait(timeout=30)
+        try:
+            process.wait(timeout=PATIENCE_S)
+        except subprocess.TimeoutExpired:  # not left behind, but told
+            process.kill()
+            process.wait()
+            raise
 
     def open_task(self, task: str, **extra: object) -> TaskFolder:
         """Save a digits task."""
@@ -232,13 +237,13 @@ class TrainNode:
     def close(self) -> None:
         """End what is still running."""
         self.client.close()
-        for name in list(self.processes):
-            self.kill(name, signal.SIGTERM)
+        self.end_processes()
 
     def end_processes(self) -> None:
-        """End what still runs on this node; the client stays open."""
-        for name in list(self.processes):
-            self.kill(name, signal.SIGTERM)
+        """End what still runs on this node, all of it even where one does not end; the client stays open."""
+        with contextlib.ExitStack() as stack:
+            for name in reversed(self.processes):
+                stack.callback(self.kill, name, signal.SIGTERM)
 
 
 @contextlib.contextmanager
