@@ -165,7 +165,7 @@ def cut_one_off(seconds: float) -> Hurt:
             answers_s = await_answers(ground, flow)
             before = flow.n_answered()
             until(lambda: "" if _ask(node, client, flow.calls.task).error else "it answers", f"{node}, alone, refusing")
-            refused_s = _slowest_refusal([_ask(node, client, flow.calls.task)], [node])
+            refused_s = slowest_refusal([_ask(node, client, flow.calls.task)], [node])
             time.sleep(max(0.0, end_s - time.monotonic()))
             await_answers(ground, flow)
             n_meanwhile = flow.n_answered() - before
@@ -193,7 +193,7 @@ def cut_in_halves(seconds: float) -> Hurt:
                 time.sleep(max(0.0, began_s + seconds - paused_s))
                 over.close()
                 answers = [answer for call in asked for answer in call.result()]
-        refused_s = _slowest_refusal([answer for answer in answers if answer.at_s > paused_s], names)
+        refused_s = slowest_refusal([answer for answer in answers if answer.at_s > paused_s], names)
         before_s = max((answer.took_s for answer in answers if answer.at_s <= paused_s), default=0.0)
         slowest = f"the slowest answer came in {before_s:.1f} s by then, in {refused_s:.1f} s since"
         return f"{middle} and {len(names) - middle} for {seconds:.0f} s, paused after {paused_s - began_s:.1f} s; {slowest}"
@@ -234,7 +234,7 @@ def _ask(node: str, client: InferenceClient, task: str) -> Answer:
     return Answer(node, at_s, time.monotonic() - at_s, said, error is not None and error.is_retryable)
 
 
-def _slowest_refusal(answers: Sequence[Answer], nodes: Sequence[str]) -> float:
+def slowest_refusal(answers: Sequence[Answer], nodes: Sequence[str]) -> float:
     """Return the seconds of the slowest; raises NeverCameTrueError unless each node answers retryable errors only, at once."""
     for answer in answers:
         if not answer.is_retryable:

@@ -12,6 +12,7 @@ from labelloop.errors import ConflictError, InvalidInputError, UnreachableError
 from scripts.bench_chaos import row_of
 from scripts.chaos.faults import TABLE, find_faults
 from scripts.chaos.flow import Flow
+from scripts.chaos.hurts import AT_ONCE_S, Answer, slowest_refusal
 from scripts.chaos.items import item_of, label_of, sample_of
 from scripts.chaos.oracle import Records, Verdict, judge
 from scripts.chaos.stage import parse_nodes, roles_of
@@ -199,3 +200,28 @@ def test_nodes_are_said_as_train_plus_inference() -> None:
     for words in ("7", "3+", "0+4", "a+b"):
         with pytest.raises(InvalidInputError):
             parse_nodes(words)
+
+
+# ---------------------------------------------------------------- what a half without a majority must answer
+
+
+def refused(node: str, took_s: float = 0.1, error: str = "unreachable: no majority", is_retryable: bool = True) -> Answer:
+    return Answer(node, 0.0, took_s, error, is_retryable)
+
+
+def test_the_slowest_of_the_refusals_is_told() -> None:
+    assert slowest_refusal([refused("a", 0.1), refused("b", 0.4)], ["a", "b"]) == 0.4
+
+
+@pytest.mark.parametrize(
+    ("answers", "words"),
+    [
+        ([refused("a"), Answer("b", 0.0, 0.1, "", False)], "b answered as if all were well"),
+        ([refused("a"), refused("b", error="internal: a defect", is_retryable=False)], "b answered internal: a defect"),
+        ([refused("a"), refused("b", AT_ONCE_S + 1.0)], "b took 6.0 s"),
+        ([refused("a")], r"\['b'\] answered nothing"),
+    ],
+)
+def test_a_half_that_answers_otherwise_or_late_or_not_at_all_is_found_out(answers: list[Answer], words: str) -> None:
+    with pytest.raises(NeverCameTrueError, match=words):
+        slowest_refusal(answers, ["a", "b"])
