@@ -155,6 +155,9 @@ def _bad_orders(machines: tuple[MachineInfo, ...]) -> list[tuple[dict[str, objec
         (entry(hostname="Bad_Name"), "Bad_Name"),
         (entry(port=70000), "70000"),
         (entry(type=""), "type ''"),
+        (entry(type="boss"), r"'boss' - at `\$\.machines_info\[1\]\.type"),
+        (entry(hostname=5), r"got `int` - at `\$\.machines_info\[1\]\.hostname"),
+        (entry(port="nine"), r"got `str` - at `\$\.machines_info\[1\]\.port"),
         ({"machines_info": (inference,)}, "does not name 'train-1'"),
         ({"machines_info": (msgspec.structs.replace(train, ip="127.0.0.9"), inference)}, "it is at 127.0.0.2"),
         ({"epoch": 0}, "epoch 0"),
@@ -293,7 +296,7 @@ def test_a_registry_that_lost_its_state_learns_and_orders_only_after_form(formed
     formed.start_process("registry")
     until(lambda: formed.registry.nodes().state == "learning" and len(formed.registry.nodes().nodes) == 2)
     assert formed.registry.topology().train_rpc == formed.status("train-1").rpc
-    time.sleep(2 * SETTINGS.cluster.dead_after_s)  # time in which it could have ordered
+    time.sleep(30 * SETTINGS.cluster.heartbeat_s)  # time in which it could have ordered
     assert formed.registry.nodes().state == "learning"
     assert formed.role_pids() == before
     reply = formed.registry.form(FormRequest(), deadline_s=120)
