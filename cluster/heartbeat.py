@@ -13,6 +13,8 @@ import threading
 import time
 from collections.abc import Callable
 
+import msgspec
+
 from cluster.manager import Manager
 from labelloop import tls
 from labelloop.clients import RegistryClient
@@ -66,7 +68,8 @@ class Heartbeats:
 
     def __init__(self, registry: str, manager: Manager, identity: tls.Identity, settings: Settings) -> None:
         self._manager = manager
-        self._client = RegistryClient(registry, identity, settings.wire)
+        wire = msgspec.structs.replace(settings.wire, retries=0)  # the next heartbeat is the retry
+        self._client = RegistryClient(registry, identity, wire)
         self._deadline_s = settings.cluster.dead_after_s / 2
         self._trouble = ""
         self._loop = Loop("heartbeat", settings.cluster.heartbeat_s, self._beat)

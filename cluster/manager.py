@@ -249,9 +249,11 @@ class Manager:
         """Be again what this node last was, without asking the registry: hosts block, broker, then roles.
 
         Where peers know a newer epoch, only the broker comes back, which they may wait for; the rest is left to the registry.
-        Raises NotReadyError while datastore, broker or peers lack.
+        It never waits for an order in progress. Raises NotReadyError while datastore, broker or peers lack.
         """
-        with self._ordering.one():
+        if self._urls is not None or not self._ordering.try_begin():
+            return
+        try:
             assignment = self._assignment
             if self._urls is not None or assignment.has_left:
                 return
@@ -271,6 +273,8 @@ class Manager:
             if assignment.role == "train" and assignment.is_master and len(assignment.good) > 1 and not self._was_ordered:
                 self._is_alone = not any(status.epoch == assignment.epoch for status in said.values())
             self._apply(assignment, timeout_s=0.0)
+        finally:
+            self._ordering.end()
         self._say(f"resumed epoch {assignment.epoch} as {assignment.role}{', alone' if self._is_alone else ''}")
 
     def tend(self) -> None:

@@ -39,11 +39,15 @@ _BOOT_WORDS = b"-s\0rabbit\0boot"
 
 
 class Birth(msgspec.Struct, frozen=True):
-    """The broker's process: `started` in clock ticks since boot tells it from a later one with its number."""
+    """The broker's process: `started` in clock ticks since boot tells it from a later one with its number.
+
+    `cookie`: a short hash of the cookie that it was started with; '' = not known.
+    """
 
     pid: int = 0
     started: int = 0
     node: str = ""
+    cookie: str = ""
 
     def is_alive(self) -> bool:
         """Return whether it still runs."""
@@ -117,8 +121,8 @@ class ServerProcess:
         """Return the Erlang name under which the broker was last started here; '' when it never was."""
         return (read_state(self._file, Birth) or Birth()).node
 
-    def start(self, environment: Mapping[str, str]) -> Birth:
-        """Start the server and return at once."""
+    def start(self, environment: Mapping[str, str], cookie: str) -> Birth:
+        """Start the server and return at once; `cookie` is the hash of its cookie."""
         log = os.open(self._paths.log / _STARTUP_LOG, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         try:
             self._child = self._spawn((str(SERVER),), environment, log)
@@ -126,7 +130,7 @@ class ServerProcess:
             raise SettingsError(f"{SERVER} is missing: install rabbitmq-server (`./start.sh node` does)") from exc
         finally:
             os.close(log)
-        birth = Birth(self._child.pid, started_at(self._child.pid), self._node)
+        birth = Birth(self._child.pid, started_at(self._child.pid), self._node, cookie)
         write_state(self._file, birth)
         return birth
 
