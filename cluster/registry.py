@@ -83,6 +83,8 @@ class Registry:
 
     def start(self) -> None:
         """Start the reconcile loop."""
+        wanted = self._steward.wanted
+        self.journal.note("start", f"the registry has started, at epoch {wanted.epoch}, with roles for {len(wanted.roles)} nodes")
         self._steward.start()
 
     def stop(self) -> None:

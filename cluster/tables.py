@@ -34,15 +34,22 @@ def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
 
 
 def state_of(node: m.NodeView) -> str:
-    """Return alive, draining, or how long it has been silent."""
+    """Return alive, draining, drained (nothing of it runs any more), or how long it has been silent."""
+    drain = ("draining" if node.status.processes else "drained") if node.is_draining else ""
     if not node.is_alive:
-        return f"silent {node.age_s:.0f} s" + (", draining" if node.is_draining else "")
-    return "draining" if node.is_draining else "alive"
+        return f"silent {node.age_s:.0f} s{f', {drain}' if drain else ''}"
+    return drain or "alive"
 
 
 def role_of(node: m.NodeView) -> str:
-    """Return the role, '-' = none, with 'master' where it leads."""
-    return f"{node.status.role or '-'}{' master' if node.status.is_master else ''}"
+    """Return the role, '-' = none, with 'master' where it leads; who is silent leads nobody."""
+    return f"{node.status.role or '-'}{' master' if node.status.is_master and node.is_alive else ''}"
+
+
+def _broker_cells(node: m.NodeView) -> tuple[str, str, str]:
+    """Return broker, queues and workers; nobody knows those of a node that is silent."""
+    s = node.status
+    return (_broker(s.broker), _queues(s.broker), _workers(s)) if node.is_alive else ("-", "-", "-")
 
 
 def _broker(view: m.BrokerView) -> str:
@@ -90,8 +97,8 @@ def node_row(node: m.NodeView) -> tuple[str, ...]:
     """Return a row of NODE_COLUMNS."""
     s = node.status
     return (
-        *(s.hostname, role_of(node), state_of(node), _broker(s.broker), _queues(s.broker)),
-        *(_workers(s), _restarts(s), _activity(node), s.last_reason or "-"),
+        *(s.hostname, role_of(node), state_of(node), *_broker_cells(node)),
+        *(_restarts(s), _activity(node), s.last_reason or "-"),
     )
 
 
@@ -102,10 +109,11 @@ def machine_row(node: m.NodeView) -> tuple[str, ...]:
 
 
 def process_rows(nodes: Iterable[m.NodeView]) -> tuple[tuple[str, ...], ...]:
-    """Return the rows of PROCESS_COLUMNS of all nodes."""
+    """Return the rows of PROCESS_COLUMNS of the living nodes."""
     return tuple(
         (node.status.hostname, p.name, str(p.pid or "-"), p.state, str(p.restarts), p.activity or "-", p.reason)
         for node in nodes
+        if node.is_alive
         for p in node.status.processes
     )
 
@@ -133,8 +141,8 @@ def live_row(node: m.NodeView) -> tuple[str, ...]:
     s = node.status
     machine = f"{len(s.gpus)} GPU, {_memory(s)}"
     return (
-        *(s.hostname, role_of(node), state_of(node), machine, _broker(s.broker), _queues(s.broker)),
-        *(_workers(s), _activity(node), _restarts(s), s.last_reason or "-"),
+        *(s.hostname, role_of(node), state_of(node), machine, *_broker_cells(node)),
+        *(_activity(node), _restarts(s), s.last_reason or "-"),
     )
 
 

@@ -52,13 +52,7 @@ def check_roles(exam: Exam) -> Iterator[Finding]:
     for role, why in _ROLES.items():
         holders = exam.with_role(role)
         if not holders:
-            yield Finding(
-                severity=Severity.ERROR,
-                check="role",
-                what=f"no node holds the role {role}",
-                why=why,
-                way_out="`labelloop form --train N --inference N`, after booting nodes if there are too few",
-            )
+            yield _nobody(exam, role, why)
         elif not any(node.status is not None and node.status.is_master for node in holders):
             yield Finding(
                 severity=Severity.ERROR,
@@ -67,6 +61,17 @@ def check_roles(exam: Exam) -> Iterator[Finding]:
                 why=why if role == "train" else "a node that joins has nobody to ask for the way in",
                 way_out=f"the registry orders anew by itself within seconds; it says: {exam.cluster.last_reason}",
             )
+
+
+def _nobody(exam: Exam, role: str, why: str) -> Finding:
+    deaf = tuple(node for node in exam.nodes if node.status is not None and node.status.role == role)
+    if deaf:
+        what = f"no node that answers holds the role {role}; {_names(deaf)} did"
+        way_out = f"start {_names(deaf)} again, it takes its role up; or give it to another one: `labelloop assign NAME={role}`"
+    else:
+        what = f"no node holds the role {role}"
+        way_out = "`labelloop form --train N --inference N`, after booting nodes if there are too few"
+    return Finding(severity=Severity.ERROR, check="role", what=what, why=why, way_out=way_out)
 
 
 def check_clocks(exam: Exam) -> Iterator[Finding]:

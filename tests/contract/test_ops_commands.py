@@ -104,7 +104,7 @@ def test_the_status_tables_hold_what_ops_look_for() -> None:
         "at work on": "run 7",
         "last reason": "waits for [the] cookie",
     }
-    assert nodes.rows[1][:3] == ("gpu-2", "-", "silent 12 s")
+    assert nodes.rows[1][:6] == ("gpu-2", "-", "silent 12 s", "-", "-", "-")
     assert machines.rows[0][3:5] == ("16.0 of 64.0 GiB free", "H100; H100")
     assert processes.rows[1] == ("gpu-1", "train-worker", "-", "backing-off", "5", "run 7", "exited with 1")
     assert actions.rows == (("2026", "order", "epoch 4: gpu-2 is dead"),)
@@ -113,6 +113,15 @@ def test_the_status_tables_hold_what_ops_look_for() -> None:
 def test_a_dead_node_is_at_work_on_nothing_whatever_it_said_last() -> None:
     dead = msgspec.structs.replace(NODES[0], is_alive=False)
     assert dict(zip(LIVE_COLUMNS, live_row(dead), strict=True))["at work on"] == "-"
+
+
+def test_a_silent_node_leads_nobody_and_what_it_last_said_of_its_processes_is_not_shown() -> None:
+    silent = msgspec.structs.replace(NODES[0], is_alive=False, age_s=7.0)
+    nodes, _, processes, _ = status_tables(msgspec.structs.replace(REPLY, nodes=(silent,)), [])
+    assert nodes.rows[0] == ("gpu-1", "train", "silent 7 s, draining", "-", "-", "-", "7", "-", "waits for [the] cookie")
+    assert processes.rows == ()
+    idle = msgspec.structs.replace(NODES[0], status=msgspec.structs.replace(NODES[0].status, processes=()))
+    assert live_row(idle)[2] == "drained"
 
 
 def test_the_live_table_shows_all_of_it_and_takes_no_cell_for_markup() -> None:

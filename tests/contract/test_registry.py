@@ -218,10 +218,12 @@ def test_a_removal_and_a_drain_outlive_the_registry(world: World) -> None:
     world.ops.remove(_request("c"), deadline_s=120)
     world.ops.drain(_request("b"))
     until(lambda: world.managers["b"].assignment.drained == ("b",))
+    epoch = world.ops.nodes().epoch
     world.shut()
     world.open()
     reply = world.settled("2 of 2 nodes as wanted")
     assert {n.status.hostname: n.is_draining for n in reply.nodes} == {"a": False, "b": True}
+    assert ("start", f"the registry has started, at epoch {epoch}, with roles for 2 nodes") in world.journal()
     with pytest.raises(ForbiddenError, match="c was removed"):
         world.ops.drain(_request("c"))
     with pytest.raises(NotFoundError, match="no node 'ghost'"):

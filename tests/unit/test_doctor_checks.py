@@ -376,6 +376,13 @@ def test_findings_can_be_asked_of_one_node_and_come_errors_first() -> None:
     assert report.nodes == (INFER,)
 
 
+def test_a_role_whose_only_holders_are_dead_is_told_to_start_them_again() -> None:
+    dead = (node(name, trouble="unreachable: gone", is_alive=False, silent_s=9.0, probe=None) for name in (TRAIN, TRAIN_2))
+    [finding] = [f for f in judge(_many(*dead)(sound())).findings if f.check == "role"]
+    assert finding.what == "no node that answers holds the role train; gpu-1, gpu-2 did"
+    assert finding.way_out.startswith("start gpu-1, gpu-2 again")
+
+
 def test_a_node_of_an_older_release_whose_clock_is_not_known_has_none_that_differs() -> None:
     assert judge(node(INFER, offset_s=0.0, rtt_s=0.0)(sound())).findings == ()
 
