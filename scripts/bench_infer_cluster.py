@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import statistics
 import sys
 import tempfile
@@ -31,6 +32,7 @@ from datastore_layout.models import Manifest, advance, publish_model
 from datastore_layout.root import TaskFolder, open_root, task_folder
 from datastore_layout.shards import ShardSet
 from intake.encoders import Encoder, find_encoder
+from intake.encoders.efficientnet import cache_folder, model_file
 from intake.images import decode_image
 from labelloop import messages as m
 from labelloop.errors import LabelloopError
@@ -146,10 +148,19 @@ class Bench:
         weights = rng.standard_normal((DIM, len(LABELS)), dtype=np.float32) / DIM**0.5
         self._model = LinearModel(weights, np.zeros(len(LABELS), np.float32), np.zeros(DIM, np.float32), False)
         self._encoder = find_encoder(ENCODER)
+        self._lend_model()
         self._x = rng.standard_normal((n_rows, DIM), dtype=np.float32)
         self._folder: TaskFolder | None = None
         self._shards: tuple[str, ...] = ()
         self._drawn = 0
+
+    def _lend_model(self) -> None:
+        """Give each docker this machine's exported encoder: the export, once a machine, is not what is measured."""
+        made = model_file(cache_folder())
+        for node in self._stage.lab.nodes:
+            folder = self._stage.lab.disk(node) / "root/.cache/labelloop"
+            folder.mkdir(parents=True, exist_ok=True)
+            shutil.copy(made, folder / made.name)
 
     def form(self, n_nodes: int) -> None:
         """Give the first `n_nodes` dockers their role and return when their RPC answers; opens the task the first time."""

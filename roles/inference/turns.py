@@ -80,7 +80,11 @@ class Turns:
             self._tasks.remove(name[0])
 
     def orders(self, now_s: float) -> Iterator[Order]:
-        """Yield the orders to send now, one task after the other; the caller reports each by `sent`."""
+        """Yield the orders to send now, one task after the other; the caller reports each by `sent`.
+
+        They may reach the queue in any order, so none of them counts as older than another of the same call.
+        """
+        self._serial += 1
         is_idle = False
         while not is_idle:
             is_idle = True
@@ -111,7 +115,6 @@ class Turns:
         if not self._flights:
             self._last_sign_s = now_s
             self._patience_s = self.requeue_after_s
-        self._serial += 1
         self._flights[call] = _Flight(order, now_s, self._serial)
         self.jobs[order.job].flying += 1
 

@@ -99,12 +99,23 @@ def test_an_order_whose_worker_fell_silent_is_lost() -> None:
 
 def test_an_order_that_younger_ones_overtook_is_lost_though_workers_are_busy() -> None:
     turns = Turns(limit=2, requeue_after_s=5.0)
-    turns.add(("a", "j"), range(2))
-    (old, _), (young, _) = send_all(turns)
+    turns.add(("a", "j"), range(1))
+    ((old, _),) = send_all(turns)
+    turns.add(("a", "k"), range(1))
+    ((young, _),) = send_all(turns)
     for now_s in (1.0, 3.0, 5.0, 7.0):
         turns.sign(young, now_s)
     assert turns.lost(5.9) == ()
     assert turns.lost(7.0) == ((old, "younger orders were taken first"),)
+
+
+def test_orders_that_were_sent_side_by_side_may_be_taken_in_any_order() -> None:
+    turns = Turns(limit=2, requeue_after_s=5.0)
+    turns.add(("a", "j"), range(2))
+    _, (taken_first, _) = send_all(turns)
+    for now_s in (1.0, 3.0, 5.0, 7.0):
+        turns.sign(taken_first, now_s)
+    assert turns.lost(7.0) == ()
 
 
 def test_a_long_queue_behind_a_busy_worker_is_not_lost() -> None:
