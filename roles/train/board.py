@@ -81,7 +81,7 @@ class Board:
 def open_board(ip: str, secret: str, timeout_s: float) -> Board:
     """Open the store of an attempt on a free port of `ip` alone; it lives as long as the returned object.
 
-    Raises UnreachableError when the address is not this machine's.
+    Raises UnreachableError when the address is not this machine's, or the store does not come up.
     """
     from torch.distributed import TCPStore
 
@@ -93,7 +93,10 @@ def open_board(ip: str, secret: str, timeout_s: float) -> Board:
             raise UnreachableError(f"cannot listen on {ip}, the node's cluster address: {exc}") from exc
         port = int(listener.getsockname()[1])
         timeout = datetime.timedelta(seconds=timeout_s)
-        store = TCPStore(ip, port, is_master=True, timeout=timeout, wait_for_workers=False, master_listen_fd=listener.detach())
+        try:
+            store = TCPStore(ip, port, is_master=True, timeout=timeout, wait_for_workers=False, master_listen_fd=listener.detach())
+        except RuntimeError as exc:
+            raise UnreachableError(f"no store comes up at {ip}:{port}: {str(exc).splitlines()[0]}") from exc
     return Board(store, ip, port, secret)
 
 

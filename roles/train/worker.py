@@ -36,10 +36,13 @@ def child_environment(settings: Settings, slots: int) -> dict[str, str]:
     """Return the environment of training children: ours, their settings, allocator and share of the cores.
 
     Threads that wait must not spin: measured on two busy cores, a small CNN's step takes 23 ms so, and 130 ms with spinning.
+    torch's store asks for the name of each address it connects to, only to log it, and gives up the connection when that takes
+    longer than its own deadline: a name server that does not answer may cost it a second, not glibc's ten.
     """
     threads = {name: str(threads_for(slots)) for name in _THREAD_VARIABLES}
     quiet = {"OMP_WAIT_POLICY": "PASSIVE", "TORCH_CPP_LOG_LEVEL": "ERROR"}  # a lost peer is told by us, without C++ frames
-    return {**os.environ, **environment_of(settings), **ALLOCATOR_ENVIRONMENT, **threads, **quiet}
+    names = {"RES_OPTIONS": "timeout:1 attempts:1"}
+    return {**names, **os.environ, **environment_of(settings), **ALLOCATOR_ENVIRONMENT, **threads, **quiet}
 
 
 def next_taker(hint: RunHint, node: str, good: Sequence[str]) -> str:
