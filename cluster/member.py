@@ -253,9 +253,8 @@ class Member:
         kept = self.settle(circle, timeout_s=0.0)
         after = self._broker.view()
         done = self._care(after, circle)
-        mended = (
-            "" if (after.state, after.cluster) == (view.state, view.cluster) else f"broker was {before}, mended by itself: {kept}"
-        )
+        is_mended = after.state == "running" and (view.state, view.cluster) != (after.state, after.cluster)
+        mended = f"broker was {before}, mended by itself: {kept}" if is_mended else ""
         return "; ".join(filter(None, (mended, done)))
 
     def _care(self, view: BrokerView, circle: Circle) -> str:

@@ -165,6 +165,8 @@ class RabbitServer:
     def look(self, control: Control | None = None) -> Look:
         """Return how the server (or the one behind `control`) is now. Raises what `Control.ask` does."""
         look = msgspec.convert((control or self.control).ask("how it is", LOOK, QUICK_S), Look)
+        if control is None and look.node != self.node:  # the host was renamed, or Debian's own start has the port
+            raise UnreachableError(f"{look.node} answers in the place of the broker of {self.hostname}")
         if control is None:
             self._answered_s = time.monotonic()
         return look

@@ -55,7 +55,7 @@ case Booted of
       {Name, N}
     end,
     Counted = [try Count(Q) catch _:_ -> {<<>>, {-1, -1}} end || Q <- rabbit_amqqueue:list()],
-    #{booted => Booted, is_paused => Paused, cluster => rabbit_nodes:cluster_name(),
+    #{node => node(), booted => Booted, is_paused => Paused, cluster => rabbit_nodes:cluster_name(),
       members => Names(rabbit_mnesia:cluster_nodes(all)), running => Names(rabbit_mnesia:cluster_nodes(running)),
       partitions => Names(rabbit_node_monitor:partitions()),
       alarms => length(rabbit_alarm:get_alarms()),
@@ -63,7 +63,7 @@ case Booted of
       consumers => maps:from_list([{Name, N} || {Name, {_, N}} <- Counted, N >= 0])};
   _ ->
     Known = try rabbit_mnesia:cluster_nodes(all) catch _:_ -> [] end,
-    #{booted => Booted, is_paused => Paused, members => Names(Known)}
+    #{node => node(), booted => Booted, is_paused => Paused, members => Names(Known)}
 end
 """
 
@@ -73,6 +73,7 @@ class Look(msgspec.Struct, frozen=True):
 
     booted: str
     is_paused: bool
+    node: str = ""
     cluster: str = ""
     members: tuple[str, ...] = ()
     running: tuple[str, ...] = ()

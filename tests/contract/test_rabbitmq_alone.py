@@ -230,7 +230,10 @@ def test_reset_empties_it_and_start_makes_it_anew(solo: Docker) -> None:
 
 def test_a_renamed_host_starts_anew_and_its_old_name_is_gone(solo: Docker) -> None:
     assert (solo.lib / "mnesia/rabbit@solo").exists()
+    solo.do("broker.found('before')")
+    (pid,) = solo.pids(SERVER)
     solo.rename("renamed")
+    assert solo.pids(SERVER) == [pid] and solo.do("broker.invite()")["is_ready"] is False, "the old name's server is not ours"
     solo.do("broker.start()")
     view = wait_for(lambda: (view := solo.do("broker.view()"))["state"] == "running" and view)
     assert view["members"] == ["renamed"]

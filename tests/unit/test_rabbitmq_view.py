@@ -18,9 +18,9 @@ RUNNING = BrokerView(kind="rabbitmq", state="running", cluster="C", members=("a"
 @pytest.mark.parametrize(
     ("look", "state", "words"),
     [
-        (Look("ready", False, "labelloop/C", ("rabbit@a",), ("rabbit@a",)), "running", ""),
-        (Look("ready", False, "labelloop/C", partitions=("rabbit@b",)), "running", "parted from b"),
-        (Look("ready", False, "labelloop/C", alarms=1), "running", "takes no messages"),
+        (Look("ready", False, "rabbit@a", "labelloop/C", ("rabbit@a",), ("rabbit@a",)), "running", ""),
+        (Look("ready", False, "rabbit@a", "labelloop/C", partitions=("rabbit@b",)), "running", "parted from b"),
+        (Look("ready", False, "rabbit@a", "labelloop/C", alarms=1), "running", "takes no messages"),
         (Look("stopped", True, members=("rabbit@a", "rabbit@b")), "paused", "in a minority of a, b"),
         (Look("booting", True, members=("rabbit@a", "rabbit@b")), "paused", "in a minority"),
         (Look("booting", False), "stopped", "starting"),
@@ -34,7 +34,7 @@ def test_a_look_is_told_in_the_words_of_a_heartbeat(look: Look, state: str, word
 
 
 def test_a_cluster_that_we_did_not_name_is_none() -> None:
-    assert view_of(Look("ready", False, "rabbit@a", ("rabbit@a",), ("rabbit@a",))).cluster == ""
+    assert view_of(Look("ready", False, "rabbit@a", "rabbit@a", ("rabbit@a",), ("rabbit@a",))).cluster == ""
 
 
 class Eyes:
