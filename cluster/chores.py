@@ -1,4 +1,4 @@
-"""What the registry does about removed nodes: tells them to leave, has the broker cluster forget them.
+"""What the registry does about removed nodes: tells those that are there to leave; brokers forget by themselves who is not.
 
 Owns what is in flight of that. Must never touch a node that was not removed by name. Used by `cluster.steward` under its lock;
 answers come on other threads and go into the steward's inbox.
@@ -6,12 +6,10 @@ answers come on other threads and go into the steward's inbox.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 
-from cluster.election import ip_order
 from cluster.journal import Journal
 from cluster.orders import Done, Orders
-from cluster.reconcile import NodeSeen
 from cluster.rounds import Pauses
 from labelloop.errors import LabelloopError
 from labelloop.messages import MachineInfo, Message
@@ -45,18 +43,13 @@ class Chores:
         """The node may come back."""
         self._there.pop(hostname, None)
         self._pauses.clear(f"leave {hostname}")
-        self._pauses.clear(f"forget {hostname}")
 
-    def do(self, removed: Mapping[str, MachineInfo], nodes: Iterable[NodeSeen], epoch: int, now_s: float) -> None:
+    def do(self, removed: Mapping[str, MachineInfo], now_s: float) -> None:
         """Begin what is due."""
         self._there = {name: seen for name, seen in self._there.items() if name in removed and self.is_there(name, now_s)}
         for name, (machine, _) in self._there.items():
             if self._begins(f"leave {name}", now_s):
                 self._orders.leave(machine, self._done(f"leave {name}", name))
-        for name, teller in to_forget(removed, nodes, self._dead_after_s).items():
-            if self._begins(f"forget {name}", now_s):
-                machine = MachineInfo(hostname=teller.hostname, ip=teller.ip, port=teller.port)
-                self._orders.forget(machine, name, epoch, self._done(f"forget {name}", name))
 
     def _begins(self, key: str, now_s: float) -> bool:
         if key in self._running or not self._pauses.is_over(key, now_s):
@@ -74,20 +67,5 @@ class Chores:
             self._journal.note("failure", f"{key}: {answer.code}: {answer}")
             return
         self._pauses.clear(key)
-        if key.startswith("leave"):
-            self._there.pop(name, None)
-            self._journal.note("remove", f"{name} has left")
-        else:
-            self._pauses.fail(key, self._clock())  # its members are heard of again with the next heartbeat
-            self._journal.note("remove", f"the broker cluster has forgotten {name}")
-
-
-def to_forget(removed: Iterable[str], nodes: Iterable[NodeSeen], dead_after_s: float) -> dict[str, NodeSeen]:
-    """Return removed names that a broker cluster still counts as members though they do not run, with the node to ask; pure."""
-    running = [n for n in nodes if n.age_s < dead_after_s and n.broker.kind == "rabbitmq" and n.broker.state == "running"]
-    found: dict[str, NodeSeen] = {}
-    for name in removed:
-        tellers = [n for n in running if name in n.broker.members]
-        if tellers and not any(name in n.broker.running for n in tellers):
-            found[name] = min(tellers, key=lambda n: ip_order(n.ip))
-    return found
+        self._there.pop(name, None)
+        self._journal.note("remove", f"{name} has left")

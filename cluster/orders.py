@@ -16,7 +16,6 @@ from labelloop.clients import ManagerClient
 from labelloop.errors import LabelloopError
 from labelloop.messages import (
     Empty,
-    ForgetRequest,
     InitialReply,
     InitialRequest,
     MachineInfo,
@@ -73,11 +72,6 @@ class Orders:
     def leave(self, target: MachineInfo, done: Done) -> None:
         """Begin to tell one node to leave the cluster."""
         self._start(target, lambda client: client.leave(Empty(), deadline_s=CHORE_DEADLINE_S), done)
-
-    def forget(self, target: MachineInfo, hostname: str, epoch: int, done: Done) -> None:
-        """Begin to have the broker cluster of `target` forget the member `hostname`."""
-        request = ForgetRequest(hostname=hostname, epoch=epoch)
-        self._start(target, lambda client: client.forget(request, deadline_s=CHORE_DEADLINE_S), done)
 
     def open_task(self, target: MachineInfo, request: OpenTaskRequest) -> OpenTaskReply:
         """Open a task through one manager and return its answer."""

@@ -251,6 +251,8 @@ class Registry:
                 roles={known: role for known, role in wanted.roles.items() if known != name},
                 machines={known: place for known, place in wanted.machines.items() if known != name},
                 draining=tuple(known for known in wanted.draining if known != name),
+                # a dead one too was in the last order: one that does not name it has the brokers forget it at once
+                ordered=(*(known for known in wanted.ordered if known.hostname != name), *([machine] if machine.type else [])),
             )
             if any(node.status.hostname == name and node.is_alive for node in self._census.nodes(self._clock())):
                 self._steward.chores.note_removed(machine, self._clock())

@@ -204,7 +204,7 @@ class Steward:
         elif action is Action.RELEASE:
             self._release(due(view, unwanted(view), now_s))
         if action is not Action.LEARN:
-            self.chores.do(self.wanted.removed, view.nodes, view.epoch, now_s)
+            self.chores.do(self.wanted.removed, now_s)
 
     def _take_decision(self, action: Action, reason: str) -> None:
         if (action, reason) != self._decided:

@@ -53,7 +53,7 @@ MANAGER = _table(
     Method("logs", m.LogsRequest, m.LogsReply, NODE_OPS, True),
     Method("leave", m.Empty, m.Empty, NODE_OPS, True),
     Method("invite", m.InviteRequest, m.InviteReply, NODE, True),
-    Method("forget", m.ForgetRequest, m.Empty, NODE_OPS, True),
+    Method("forget", m.ForgetRequest, m.Empty, NODE, True),
     Method("link", m.LinkRequest, m.LinkReply, NODE, True),
     Method("probe", m.ProbeRequest, m.ProbeReply, NODE_OPS, True),
 )

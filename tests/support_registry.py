@@ -9,8 +9,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
-import msgspec
-
 from cluster.authority import Authority
 from cluster.initial import Assignment, answer, assign, check_epoch, check_order
 from cluster.orders import Orders
@@ -50,7 +48,6 @@ class SimulatedManager:
         self.world, self.name, self.ip, self.gpus = world, name, ip, gpus
         self.assignment = Assignment()
         self.orders: list[m.InitialRequest] = []
-        self.forgotten: list[str] = []
         self.tasks: list[str] = []
         self.left = 0
         self.log = ["one", "two", "three"]
@@ -82,7 +79,6 @@ class SimulatedManager:
             "status": lambda request, peer: self.status(),
             "stop_role": self._stop_role,
             "leave": self._leave,
-            "forget": self._forget,
             "open_task": self._open_task,
             "logs": lambda request, peer: m.LogsReply(text="\n".join(self._log_of(request.process)[-request.lines :])),
         }
@@ -165,12 +161,6 @@ class SimulatedManager:
     def _leave(self, request: m.Empty, peer: Peer) -> m.Empty:
         self.left += 1
         self.assignment = Assignment(epoch=self.assignment.epoch, has_left=True)
-        return m.Empty()
-
-    def _forget(self, request: m.ForgetRequest, peer: Peer) -> m.Empty:
-        self.forgotten.append(request.hostname)
-        members = tuple(name for name in self.broker.members if name != request.hostname)
-        self.broker = msgspec.structs.replace(self.broker, members=members)
         return m.Empty()
 
     def _open_task(self, request: m.OpenTaskRequest, peer: Peer) -> m.OpenTaskReply:

@@ -90,7 +90,7 @@ def test_a_node_that_hangs_in_an_order_delays_no_take_over(world: World) -> None
     x = world.boot("x")[0]
     forming = threading.Thread(target=_assign_in_vain, args=(world, {"x": "train"}))
     forming.start()
-    until(lambda: x.assignment.role == "train" and len(i1.orders) == 2, "i1 hangs in the order that takes x in")
+    until(lambda: x.assignment.role == "train" and len(i1.orders) > 1, "i1 hangs in the order that takes x in")
     t1.kill()
     until(lambda: t2.assignment.is_master, "t2 takes over though i1 still hangs")
     assert i1.assignment.epoch < t2.assignment.epoch
@@ -194,18 +194,15 @@ def test_a_removed_node_is_told_to_leave_refused_everywhere_and_taken_back_by_ad
     assert ("remove", "i1 has left") in world.journal()
 
 
-def test_a_removed_dead_node_is_forgotten_by_the_brokers_and_told_to_leave_when_it_comes_back(world: World) -> None:
+def test_a_removed_dead_node_is_in_no_order_any_more_and_told_to_leave_when_it_comes_back(world: World) -> None:
     i1, i2, i3 = world.boot("i1", "i2", "i3")
     world.form(i1="inference", i2="inference", i3="inference")
-    members = ("i1", "i2", "i3")
-    for manager in (i2, i3):
-        manager.broker = _rabbit("running", members, ("i2", "i3"))
     i1.kill()
     world.settled("2 of 3 nodes as wanted")
-    assert i2.forgotten == [], "silence is no removal"
+    assert [machine.hostname for machine in i2.orders[-1].machines_info] == ["i1", "i2", "i3"], "silence is no removal"
     world.ops.remove(_request("i1"), deadline_s=120)
-    until(lambda: i2.forgotten == ["i1"], "the lowest running member forgets it")
-    assert i3.forgotten == []
+    for manager in (i2, i3):  # a member that does not run and that no order names is forgotten by the others
+        assert [machine.hostname for machine in manager.orders[-1].machines_info] == ["i2", "i3"]
     assert i1.left == 0
     i1.start()
     until(lambda: i1.left == 1, "it hears that it was removed")
@@ -376,4 +373,4 @@ def test_only_ops_may_command_and_a_client_may_read_the_actions(world: World) ->
             with pytest.raises(ForbiddenError):
                 caller.assign(m.AssignRequest(roles={"n1": "train"}))
     with contextlib.closing(RegistryClient(world.address, client, SETTINGS.wire)) as caller:
-        assert [action.what for action in caller.actions().actions][:1] == ["admit"]
+        assert [action.what for action in caller.actions().actions][:2] == ["start", "admit"]

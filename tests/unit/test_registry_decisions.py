@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.chores import to_forget
 from cluster.commands_ops import new_lines, parse_assignments
 from cluster.election import choose_roles, ip_order
 from cluster.losses import lost_majority
@@ -207,27 +206,6 @@ def test_a_drained_node_stays_so_whatever_it_says_until_it_is_undone() -> None:
     assert not watch.look([busy], ["a"], [], 900.0)["a"].is_over, "a second drain waits as long as the first"
     assert watch.look([busy], ["a"], [], 1500.0)["a"].is_over
     assert watch.look([], ["ghost"], [], 0.0)["ghost"].is_over
-
-
-# ------------------------------------------------------------ removed nodes
-
-
-@pytest.mark.parametrize(
-    ("nodes", "removed", "told"),
-    [
-        ([_node("b", "running", running=("b", "c", "d"))], ["a"], {"a": "b"}),
-        ([_node("c", "running", running=("c", "d")), _node("b", "running", running=("b", "c"))], ["a"], {"a": "b"}),
-        ([_node("b", "running", running=("a", "b"))], ["a"], {}),  # it runs still: first it leaves
-        ([_node("b", "running", running=("b",), members=("b", "c"))], ["a"], {}),  # forgotten already
-        ([_node("b", "running", running=("b",), age_s=9.0)], ["a"], {}),
-        ([_node("b", "paused")], ["a"], {}),
-        ([_node("b", "running", running=("b", "c", "d"))], [], {}),  # absence is never a command
-    ],
-)
-def test_a_removed_member_is_forgotten_through_the_lowest_running_one(
-    nodes: list[NodeSeen], removed: list[str], told: dict[str, str]
-) -> None:
-    assert {name: node.hostname for name, node in to_forget(removed, nodes, DEAD_S).items()} == told
 
 
 # ------------------------------------------------------------ rounds and pauses
