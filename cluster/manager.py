@@ -363,7 +363,7 @@ class Manager:
         running = [view.name for view in self._supervisor.views()]
         config, warning = (None, "") if is_drained else self._files.config(assignment, urls, running, timeout_s)
         n_rpc = config.rpc_processes if config else 1
-        self._broker.ensure_queues(queue_table(assignment, self._options.cluster_id, self._options.name, n_rpc))
+        self._member.declare(queue_table(assignment, self._options.cluster_id, self._options.name, n_rpc), timeout_s)
         self._supervisor.update(self._files.specs(config) if config else [])
         with self._lock:
             self._urls, self._config = urls, config

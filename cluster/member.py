@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from cluster.broker import Broker
+from cluster.broker import Broker, QueueSpec
 from cluster.membership import Action, Seen, Step, View, caretaker, decide, to_forget
 from cluster.peers import Peers
 from labelloop.errors import ConflictError, LabelloopError, NotReadyError, RetryableError, StaleEpochError
@@ -125,6 +125,17 @@ class Member:
         """
         if decide(self._view(circle)).action is Action.START:
             self._start()
+
+    def declare(self, queues: Sequence[QueueSpec], timeout_s: float) -> None:
+        """Declare the queues that are missing; again within `timeout_s` while the broker is too busy to. Raises its last word."""
+        deadline_s = self._clock() + timeout_s
+        while True:
+            try:
+                return self._broker.ensure_queues(queues)
+            except RetryableError:
+                if self._clock() >= deadline_s or self.is_overtaken():
+                    raise
+            self._sleep(_POLL_S)
 
     def stand_alone(self) -> None:
         """Run a broker of our own, outside any cluster: that of a train node, or of a node without a role."""

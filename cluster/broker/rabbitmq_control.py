@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from labelloop.errors import DeadlineError, NotReadyError, SettingsError, UnauthenticatedError, UnreachableError
+from labelloop.errors import DeadlineError, NotReadyError, SettingsError, UnreachableError
 
 ERL_CALL = Path("/usr/bin/erl_call")
 _REASON_CHARS = 300
@@ -42,8 +42,8 @@ class Control:
     def ask(self, what: str, body: str, timeout_s: float = 5.0, *, is_secret: bool = False) -> Any:
         """Return the JSON value of the Erlang expressions `body`; `what` names them in errors, 'to list queues'.
 
-        With `is_secret` the reason of a failure is kept out of the error. Raises UnreachableError (no such node now),
-        UnauthenticatedError (it has another cookie), DeadlineError (no answer in time), NotReadyError (it refused).
+        With `is_secret` the reason of a failure is kept out of the error. Raises UnreachableError (no such node now, or one that
+        does not let us in), DeadlineError (no answer in time), NotReadyError (it refused).
         """
         answer = self._decode(what, self._run(what, _FRAME.format(body=body), timeout_s))
         if "error" in answer:
@@ -84,11 +84,11 @@ class Control:
         return True
 
     def _explain(self, what: str, said: str, timeout_s: float) -> None:
-        """Raise what a failed call means: `erl_call` says the same of a node that is away and of one that refuses the cookie."""
+        """Raise what a failed call means. Of another cookie `erl_call` says the same as of a node that is starting or busy."""
         if "timeout" in said.lower():
             raise DeadlineError(f"the broker at {self._host} was asked {what} and did not answer in {timeout_s:g} s")
         if "failed to connect" in said and self._is_listening():
-            raise UnauthenticatedError(f"the broker at {self._host} refuses this node's cookie")
+            raise UnreachableError(f"the broker at {self._host} lets nobody in: it is starting or busy, or has another cookie")
         raise UnreachableError(f"the broker at {self._host} takes no orders now: {said.strip()[:_REASON_CHARS] or 'no answer'}")
 
     def _decode(self, what: str, said: str) -> dict[str, Any]:

@@ -38,7 +38,7 @@ from cluster.broker.rabbitmq_queues import WAKE
 from cluster.broker.rabbitmq_secrets import Cookie, copy_identity, hash_of, make_folder, password_of, wipe_database, write_owned
 from cluster.broker.rabbitmq_view import LOOK, LastLook, Look, view_of
 from cluster.state import read_state, write_state
-from labelloop.errors import DeadlineError, LabelloopError, NotReadyError, UnauthenticatedError, UnreachableError
+from labelloop.errors import DeadlineError, LabelloopError, NotReadyError, UnreachableError
 from labelloop.ids import parse_node
 from labelloop.messages import BrokerView
 from labelloop.settings import Settings
@@ -50,6 +50,7 @@ LOOPBACK = "127.0.0.1"
 QUICK_S = 3.0
 _GREETING = b"AMQP\x00\x00\x09\x01"
 _POLL_S = 0.05
+_LOOK_AGAIN_S = 0.5
 _CONNECT_S = 1.0
 _LEAST_S = 5.0  # one that is late is given this much more each time it is asked for
 _EPMD_LOOK_S = 5.0
@@ -246,19 +247,26 @@ class RabbitServer:
                 return
             if time.monotonic() >= deadline_s or is_over():
                 raise NotReadyError(f"the broker of {self.hostname} is not ready: {reason}")
+            self._await_greeting()
+
+    def _await_greeting(self) -> None:
+        """Wait until the server greets, or a moment: a greeting costs nothing, where each look starts a program."""
+        deadline_s = time.monotonic() + _LOOK_AGAIN_S
+        while time.monotonic() < deadline_s:
             time.sleep(_POLL_S)
+            with contextlib.suppress(UnreachableError):
+                self.check()
+                return
 
     def _step(self, birth: Birth) -> str:
         """Look once and do what is due; return what is still waited for, '' when the server is ready."""
         if not birth.is_alive():
             raise NotReadyError(f"the broker of {self.hostname} ended: {self._process.said() or 'see its log'}")
+        if birth.cookie not in ("", self._cookie_hash()):
+            self._process.stop(grace_s=0.0)
+            raise _EndedByUs(f"the broker of {self.hostname} ran with another cookie")
         try:
             look = self.look()
-        except UnauthenticatedError as exc:
-            if birth.cookie in ("", self._cookie_hash()):  # one that is just starting refuses too, for seconds on a busy machine
-                return self._silent(exc)
-            self._process.stop(grace_s=0.0)
-            raise _EndedByUs(f"the broker of {self.hostname} ran with another cookie") from None
         except (UnreachableError, DeadlineError, NotReadyError) as exc:
             return self._silent(exc)
         view = view_of(look)

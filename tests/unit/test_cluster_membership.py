@@ -663,6 +663,25 @@ def test_a_node_that_waits_for_others_stops_waiting_when_a_newer_order_comes() -
     assert fleet.now_s < 10.0
 
 
+def test_declaring_queues_is_tried_again_while_the_broker_is_busy_and_no_longer_than_allowed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fleet = _formed()
+    member, failures = fleet.managers["a"].member, [NotReadyError("busy"), NotReadyError("busy")]
+
+    def declare(queues: object) -> None:
+        if failures:
+            raise failures.pop()
+
+    monkeypatch.setattr(fleet.brokers["a"], "ensure_queues", declare)
+    with pytest.raises(NotReadyError):
+        member.declare((), timeout_s=0.0)
+    member.declare((), timeout_s=5.0)
+    failures = [NotReadyError("busy")] * 1000
+    with pytest.raises(NotReadyError):
+        member.declare((), timeout_s=5.0)
+
+
 def test_a_newer_order_that_waits_overtakes_and_an_older_one_does_not() -> None:
     ordering = Ordering("a")
     begun, ended = threading.Event(), threading.Event()
