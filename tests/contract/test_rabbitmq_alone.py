@@ -129,7 +129,8 @@ def test_tls_wants_a_certificate_of_the_cluster_and_the_password(solo: Docker) -
     link = solo.do("broker.link()")
     assert link.startswith("amqps://train:") and f"@{solo.ip}:5671" in link
     assert solo.do(OPEN, url=link)
-    with pytest.raises(AssertionError, match=r"certificate required|CERTIFICATE_REQUIRED|Connection reset|broken pipe|Broken pipe"):
+    hung_up = r"certificate required|CERTIFICATE_REQUIRED|Connection reset|[Bb]roken pipe|EOF occurred"
+    with pytest.raises(AssertionError, match=hung_up):
         solo.do("connect(url, ['', '', identity[2]]).channel().is_open", url=link)
     with pytest.raises(AssertionError, match=r"AccessRefused|ACCESS_REFUSED"):
         solo.do(OPEN, url=f"amqps://train:wrong@{solo.ip}:5671//")
@@ -152,7 +153,7 @@ def test_a_message_that_is_given_back_too_often_is_a_dead_letter(solo: Docker) -
     solo.do("publish(broker.urls().broker, 'inference.work', ['poison'])")
     # the first delivery and as many more as the limit says
     assert solo.do("refuse(broker.urls().broker, 'inference.work')") in (3, 4)
-    wait_for(lambda: solo.do("broker.view()")["queues"]["inference.dead"] == 1)
+    wait_for(lambda: solo.do("broker.view()")["queues"].get("inference.dead") == 1)
     assert solo.do("fetch_all(broker.urls().broker, 'inference.dead')") == ["poison"]
 
 
