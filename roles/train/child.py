@@ -44,6 +44,7 @@ PR_SET_PDEATHSIG = 1
 EX_TEMPFAIL = 75
 BACKGROUND_NICE = 10
 SAY_S = 1.0
+PEACE_S = 2.0  # in which the processes of a booting node answer
 _GPUS = "CUDA_VISIBLE_DEVICES"
 
 
@@ -61,6 +62,11 @@ def gpu_of(slot: int, visible: str, count: int) -> str:
     """
     names = [name.strip() for name in visible.split(",")] if visible else [str(number) for number in range(count)]
     return names[slot % len(names)] if len(names) > 1 else ""
+
+
+def await_order(most_s: float) -> None:
+    """Return when the first order comes, at the latest after `most_s`: its libraries cost a booting node seconds of processor."""
+    select.select([0], [], [], most_s)
 
 
 def warm(names: list[str]) -> list[str]:
@@ -229,6 +235,7 @@ def main(arguments: list[str]) -> int:
     settings = read_settings(None)
     set_up_logs(msgspec.structs.replace(settings.log, level=config.log_level))
     set_process_context(node=config.node, role="train")
+    await_order(PEACE_S)
     algorithms = warm([name for name in arguments[2].split(",") if name])
     Spare(config, Path(arguments[0]), settings, reports, algorithms).run()
     return 0

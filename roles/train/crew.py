@@ -47,7 +47,7 @@ class Crew:
         self.me = Seated(node=here.node, hostname=here.hostname or socket.gethostname(), pid=os.getpid())
         self.board: Board | None = None
         self._secret = secrets.token_hex(16)
-        self.number = 1
+        self.number = self._on_record = 1  # a generation that does not come about takes a number, and has no record
         self.begin = begin
         self.reason = "the attempt began"
         self.seats: tuple[Seated, ...] = (self.me,)
@@ -71,7 +71,7 @@ class Crew:
             RankRecord(rank=rank, node=who.node, hostname=who.hostname, pid=who.pid, steps=self.steps[rank], items=self.items[rank])
             for rank, who in enumerate(self.seats)
         )
-        record = Generation(number=self.number, begin=self.begin, step=step, reason=self.reason, ranks=ranks)
+        record = Generation(number=self._on_record, begin=self.begin, step=step, reason=self.reason, ranks=ranks)
         write_generation(self.attempt, record)
 
     def say(self, step: int, steps: int = 0) -> None:
@@ -84,7 +84,8 @@ class Crew:
     def begin_generation(self, seats: tuple[Seated, ...], reason: str, step: int) -> None:
         """Close the record of this generation and begin the next one's at `step`."""
         self.record(step)
-        self.number, self.begin, self.reason, self.seats = self.number + 1, step, reason, seats
+        self.number += 1
+        self._on_record, self.begin, self.reason, self.seats = self.number, step, reason, seats
         self.steps, self.items = Counter(), Counter()
         self.record(step)
         names = ", ".join(who.node for who in seats)

@@ -227,6 +227,7 @@ class Runner:
                 job.pid = report.pid
                 how = "gets a rank" if job.is_rank else "is trained"
                 logger.info("run %d attempt %d %s by process %d", job.hint.run, job.hint.attempt, how, job.pid)
+                self._say_all()
             elif report.kind == "said":
                 job.said = report.text
             elif report.kind == "at":

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import msgspec
 import pytest
 
+from datastore_layout.ranks import read_generations
+from datastore_layout.root import create_root, task_folder
+from datastore_layout.runs import Attempt
+from labelloop.settings import TrainSettings
 from roles.hints import RankHint, RunHint
 from roles.train.child import gpu_of
-from roles.train.sharing import Ready, ShareView, how_many_ranks, who_waits
+from roles.train.crew import Crew
+from roles.train.sharing import Here, Ready, Seated, ShareView, how_many_ranks, who_waits
 from roles.train.worker import next_taker
 
 VIEW = ShareView(is_shared=True, others=2, step=10, steps=110, spent_s=5.0, distribute_from_s=30.0)
@@ -70,6 +77,24 @@ def test_who_waits_for_the_generation_after_the_second(
 )
 def test_trainings_of_one_node_are_spread_over_its_gpus(slot: int, visible: str, count: int, gpu: str) -> None:
     assert gpu_of(slot, visible, count) == gpu
+
+
+def test_a_generation_that_does_not_come_about_leaves_no_record_and_no_step_twice(tmp_path: Path) -> None:
+    attempt = Attempt(task_folder(create_root(tmp_path / "store", "c1"), "t"), 1, 1)
+    crew = Crew(attempt, Here(node="a"), TrainSettings(), "f", 0, lambda: None)
+    for step in range(1, 4):
+        crew.count((8,))
+        crew.record(step)
+    crew.number += 1  # the second did not come about
+    crew.record(3)
+    crew.begin_generation((crew.me, Seated(node="b", hostname="b", pid=2)), "other nodes came: b", 3)
+    crew.count((4, 4))
+    crew.record(4)
+    found = [one for _, one in read_generations(attempt.folder, 1)]
+    assert [(one.number, one.begin, one.step, sum(rank.items for rank in one.ranks)) for one in found] == [
+        (1, 0, 3, 24),
+        (3, 3, 4, 8),
+    ]
 
 
 def test_a_hint_that_finds_no_room_goes_round_the_good_nodes_and_stays_with_the_last() -> None:
