@@ -89,7 +89,7 @@ def claim_attempt(folder: TaskFolder, run: int, k: int, start_checkpoint: Checkp
     """
     if k < 1:
         raise InvalidInputError(f"attempt {k} of run {run} is no number of an attempt: they start at 1")
-    if not folder.below(*run_names(run), "run").exists():
+    if not files.exists(folder.below(*run_names(run), "run")):
         raise NotFoundError(f"run {run} of task {folder.task!r} does not exist")
     attempt = Attempt(folder, run, k)
     if not files.claim_dir(folder.ready(*run_names(run)) / f"attempt-{k}"):

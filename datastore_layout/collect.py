@@ -56,7 +56,7 @@ def collect_garbage(
     Raises NotReadyError or ConflictError when the root is not ours, IntegrityError naming a damaged file, StorageFullError.
     """
     folder.root.check()
-    if not folder.path.is_dir():
+    if not files.exists(folder.path):
         return Collected()
     now = files.clock_s(folder.path) if now is None else now
     jobs = _collect_jobs(folder, keep_jobs_s, now)
@@ -171,7 +171,7 @@ def _collect_runs(folder: TaskFolder) -> tuple[int, ...]:
     packed = []
     for run in over:
         path = folder.below(*run_names(run))
-        if (path / _COLLECTED).exists():
+        if files.exists(path / _COLLECTED):
             continue
         for k in files.list_numbers(path, "attempt-"):
             _pack_attempt(folder, run, k)
@@ -218,7 +218,7 @@ def _collect_rubbish(folder: TaskFolder, before_s: float) -> int:
     were, progress of batches that are done."""
     found = list(_hidden_below(folder.path))
     jobs = folder.below("Preprocess", "jobs")
-    found += [jobs / name for name in files.list_names(jobs) if not (jobs / name / "job").exists()]
+    found += [jobs / name for name in files.list_names(jobs) if not files.exists(jobs / name / "job")]
     found += _stale_progress(folder)
     for encoder in list_encoders(folder):
         indexed = set(files.list_names(folder.below("Preprocess", "shards", encoder)))

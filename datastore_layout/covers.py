@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from datastore_layout.envelope import seal, unseal
-from datastore_layout.files import clock_s, create_exclusive, list_names, modified_s, read_file, remove_file
+from datastore_layout.files import clock_s, create_exclusive, exists, list_names, modified_s, read_file, remove_file
 from labelloop.errors import NotFoundError
 from labelloop.messages import Message
 
@@ -43,7 +43,7 @@ def drop_covered(where: Path, grace_s: float, drop: Callable[[str], None]) -> in
     notes = _read_all(where)
     now = clock_s(where) if notes else 0.0
     ripe = [c for c in notes if _is_older(where / f"{COVERS}{c.merged}", now - grace_s)]
-    is_readable = {covers.merged: (where / covers.merged).exists() for covers in ripe}
+    is_readable = {covers.merged: exists(where / covers.merged) for covers in ripe}
     dropped = 0
     for covers in ripe:
         for name in covers.names if is_readable[covers.merged] else ():

@@ -64,6 +64,12 @@ def _read_all(fd: int) -> bytes:
     return blocks[0] if len(blocks) == 1 else b"".join(blocks)
 
 
+def exists(path: Path) -> bool:
+    """Return whether `path` is there; a mount that is dead says neither yes nor no: it raises UnreachableError."""
+    with reading(path):
+        return path.exists()
+
+
 def list_names(path: Path) -> list[str]:
     """Return the visible names in a folder, sorted; none when it does not exist."""
     try:
@@ -380,7 +386,8 @@ def remove_tree(path: Path) -> None:
 
 def is_real_dir(path: Path) -> bool:
     """Return whether `path` is a folder and no symbolic link."""
-    try:
-        return stat.S_ISDIR(path.lstat().st_mode)
-    except OSError:
-        return False
+    with reading(path):
+        try:
+            return stat.S_ISDIR(path.lstat().st_mode)
+        except (FileNotFoundError, NotADirectoryError):
+            return False

@@ -13,7 +13,7 @@ import secrets
 from collections.abc import Callable, Sequence
 
 from datastore_layout.envelope import seal, unseal
-from datastore_layout.files import clock_s, create_exclusive, create_mark, list_names, modified_s, read_file, remove_file
+from datastore_layout.files import clock_s, create_exclusive, create_mark, exists, list_names, modified_s, read_file, remove_file
 from datastore_layout.labels import WHERE as LABELS
 from datastore_layout.labels import LabelRow, Segment
 from datastore_layout.root import TaskFolder
@@ -27,7 +27,7 @@ _ROWS = "rows"
 
 def has_segment(folder: TaskFolder, batch: str) -> bool:
     """Return whether the batch has a segment of its own in the label log; one that was joined into another says False."""
-    return folder.below(*LABELS, parse_token(batch, "batch id")).exists()
+    return exists(folder.below(*LABELS, parse_token(batch, "batch id")))
 
 
 class BatchProgress:

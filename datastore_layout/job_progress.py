@@ -18,7 +18,7 @@ _WHERE = ("Preprocess", "jobs")
 
 def has_result(folder: TaskFolder, job_id: str, chunk: int) -> bool:
     """Return whether a chunk is answered: one look at one name."""
-    return folder.below(*_names(job_id), "results", str(int(chunk))).exists()
+    return files.exists(folder.below(*_names(job_id), "results", str(int(chunk))))
 
 
 def result_size(folder: TaskFolder, job_id: str, chunk: int) -> int:
@@ -40,7 +40,7 @@ def mark_finished(folder: TaskFolder, job_id: str) -> bool:
 
 def is_finished(folder: TaskFolder, job_id: str) -> bool:
     """Return whether `mark_finished` was called."""
-    return folder.below(*_names(job_id), "finished").exists()
+    return files.exists(folder.below(*_names(job_id), "finished"))
 
 
 class JobDesk:
@@ -49,7 +49,7 @@ class JobDesk:
     def __init__(self, folder: TaskFolder, job_id: str) -> None:
         """Check the root and list what is done and tried. Raises NotFoundError for a job that is gone, NotReadyError."""
         base = folder.below(*_names(job_id))
-        if not (base / "job").exists():
+        if not files.exists(base / "job"):
             raise NotFoundError(f"job {job_id!r} of task {folder.task!r} does not exist (or was collected)")
         self.job_id = job_id
         self._results = folder.ready(*_names(job_id), "results")

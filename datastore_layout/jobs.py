@@ -173,7 +173,7 @@ def _decode_chunk(blob: bytes, crc32: int, path: Path) -> ChunkSpec:
 def list_jobs(folder: TaskFolder) -> tuple[JobId, ...]:
     """Return the ids of all jobs, sorted."""
     where = folder.below(*_WHERE)
-    return tuple(JobId(name) for name in files.list_names(where) if (where / name / "job").exists())
+    return tuple(JobId(name) for name in files.list_names(where) if files.exists(where / name / "job"))
 
 
 def write_result(folder: TaskFolder, job_id: str, chunk: int, result: ChunkResult) -> bool:
@@ -210,14 +210,14 @@ def attempts_of(folder: TaskFolder, job_id: str, chunk_key: str) -> int:
     """Return how many tries of a chunk began, numbered 1, 2, ... without a gap."""
     where = folder.below(*_names(job_id), "attempts")
     n = 0
-    while (where / f"{parse_token(chunk_key, 'chunk key')}@{n + 1}").exists():
+    while files.exists(where / f"{parse_token(chunk_key, 'chunk key')}@{n + 1}"):
         n += 1
     return n
 
 
 def _answering(folder: TaskFolder, job_id: str, kind: str) -> Path:
     names = _names(job_id)
-    if not folder.below(*names, "job").exists():
+    if not files.exists(folder.below(*names, "job")):
         raise NotFoundError(f"job {job_id!r} of task {folder.task!r} does not exist (or was collected)")
     return folder.ready(*names, kind)
 

@@ -136,7 +136,7 @@ def list_versions(folder: TaskFolder) -> tuple[VersionId, ...]:
     """Return the complete versions, oldest first."""
     where = folder.below("Inference")
     names = [name for name in files.list_names(where) if name.startswith(PREFIX)]
-    return tuple(VersionId(name) for name in names if (where / name / MANIFEST).is_file())
+    return tuple(VersionId(name) for name in names if files.exists(where / name / MANIFEST))
 
 
 def _model_dir(folder: TaskFolder, version: str) -> Path:
@@ -216,7 +216,7 @@ def advance(folder: TaskFolder, expected_number: int, version: str, reason: str)
     """
     if expected_number < 0:
         raise InvalidInputError(f"pointer number {expected_number} is below 0")
-    if not (_model_dir(folder, version) / MANIFEST).is_file():
+    if not files.exists(_model_dir(folder, version) / MANIFEST):
         raise NotFoundError(f"version {version!r} of task {folder.task!r} is not complete")
     where = folder.ready("Inference", "current")
     if max(files.list_numbers(where), default=0) != expected_number:

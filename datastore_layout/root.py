@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from datastore_layout.files import create_exclusive, ensure_dir, is_real_dir, list_names, read_file
+from datastore_layout.ops import reading
 from labelloop.errors import ConflictError, InvalidInputError, NotFoundError, NotReadyError
 from labelloop.ids import TaskName, parse_task, parse_token
 
@@ -109,11 +110,14 @@ class TaskFolder:
 def task_folder(root: Root, task: str) -> TaskFolder:
     """Return the folder of `task`, which need not exist yet.
 
-    Raises InvalidInputError when the name is malformed, or when it or a folder in it is a symbolic link to elsewhere.
+    Raises InvalidInputError when the name is malformed, or when it or a folder in it is a symbolic link to elsewhere,
+    UnreachableError when the mount is dead.
     """
     folder = TaskFolder(root, parse_task(task))
     for path in (folder.path, *_standard_folders(folder.path)):
-        if path.is_symlink() or not path.resolve().is_relative_to(folder.path):
+        with reading(path):
+            is_inside = not path.is_symlink() and path.resolve().is_relative_to(folder.path)
+        if not is_inside:
             raise InvalidInputError(f"{path} leads out of the folder of task {task!r}: remove the symbolic link")
     return folder
 

@@ -23,7 +23,7 @@ from datastore_layout.attempts import (
     run_names,
 )
 from datastore_layout.envelope import seal, unseal
-from datastore_layout.files import claim_dir, create_exclusive, list_numbers, read_file
+from datastore_layout.files import claim_dir, create_exclusive, exists, list_numbers, read_file
 from datastore_layout.root import TaskFolder
 from labelloop.errors import NotFoundError
 from labelloop.messages import Message
@@ -106,7 +106,7 @@ def read_run(folder: TaskFolder, run: int) -> RunSpec:
 def list_runs(folder: TaskFolder) -> tuple[int, ...]:
     """Return the numbers of all runs, rising."""
     where = folder.below("Snapshot")
-    return tuple(n for n in list_numbers(where, "run-") if (where / f"run-{n}" / "run").exists())
+    return tuple(n for n in list_numbers(where, "run-") if exists(where / f"run-{n}" / "run"))
 
 
 def finish(folder: TaskFolder, run: int, state: EndState, reason: str, version: str = "", seconds: float = 0.0) -> bool:

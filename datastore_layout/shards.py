@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from datastore_layout.envelope import seal, unseal
-from datastore_layout.files import create_exclusive, publish_file, read_file, reading
+from datastore_layout.files import create_exclusive, exists, publish_file, read_file, reading
 from datastore_layout.root import TaskFolder
 from datastore_layout.shard_index import KeyTable, Part, Place, ShardIndex, content_key, item_key
 from datastore_layout.watch import DirectoryWatch
@@ -86,7 +86,7 @@ def name_shard(index: ShardIndex, features: Features) -> tuple[str, ShardIndex]:
 def write_shard(folder: TaskFolder, name: str, index: ShardIndex, features: Features) -> None:
     """Write a shard that `name_shard` has named, features first; nothing to do when it is there."""
     where = folder.ready(*index_folder(index.encoder))
-    if (where / name).exists():
+    if exists(where / name):
         return
     if not index.inline:
         publish_file(folder.ready(*features_folder(index.encoder)) / features_file(name), features.data.cast("B"))
