@@ -21,7 +21,7 @@ NAMES = (
     "partition-one",
     "empty-brokers",
     "poison-message",
-    "restart-managers",
+    "kill-manager-inference",
 )
 
 
