@@ -105,7 +105,7 @@ class TrainSettings(Area, frozen=True, kw_only=True):
     requeue_after_s: Annotated[float, _say("Seconds after which an unanswered hint is queued again.", gt=0)] = 3.0
     lease_s: Annotated[float, _say("Seconds without a new lease file after which a run's attempt counts as dead.", gt=0)] = 3.0
     checkpoint_s: Annotated[float, _say("Seconds between two checkpoints of a run.", gt=0)] = 2.0
-    attempts: Annotated[int, _say("Attempts after which a run is failed.", ge=1)] = 5
+    attempts: Annotated[int, _say("Attempts in a row without a new checkpoint after which a run is failed.", ge=1)] = 5
     task_limit_s: Annotated[float, _say("Seconds a Celery task may take.", gt=0)] = 60.0
     distribute_from_s: Annotated[
         float,

@@ -10,6 +10,9 @@ import enum
 
 import msgspec
 
+from datastore_layout.root import TaskFolder
+from datastore_layout.runs import list_checkpoints
+
 LONGEST_PAUSES = 5  # of `requeue_after_s` between two hints of one attempt
 
 
@@ -50,6 +53,15 @@ def next_step(look: RunLook) -> tuple[Step, str]:
     if look.attempt:
         return Step.HINT, f"attempt {look.attempt} gave no sign for {look.lease_s:g} s: attempt {wanted} takes over"
     return Step.HINT, "no worker has claimed it yet"
+
+
+def attempts_allowed(folder: TaskFolder, run: int, attempts: int) -> int:
+    """Return after which attempt's death a run is failed: the `attempts`-th since the last one that left a checkpoint.
+
+    A run that restarts move from node to node gets on with each attempt; one that breaks at the same place each time does not.
+    """
+    checkpoints = list_checkpoints(folder, run)
+    return attempts + (checkpoints[-1].attempt if checkpoints else 0)
 
 
 class RunWatch:

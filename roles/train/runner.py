@@ -32,6 +32,7 @@ from labelloop.logs import log_context
 from labelloop.settings import TrainSettings
 from roles.hints import RankHint, RunHint
 from roles.train.orders import Order, Report
+from roles.train.run_watch import attempts_allowed
 from roles.train.spare import SpareProcess
 
 logger = logging.getLogger(__name__)
@@ -358,7 +359,7 @@ class Runner:
             if read_finish(folder, hint.run) is not None:
                 return
             attempt = latest_attempt(folder, hint.run)
-            if attempt >= self._settings.attempts:
+            if attempt >= attempts_allowed(folder, hint.run, self._settings.attempts):
                 reason = f"{attempt} attempts failed, the last with {how}"
                 logger.error("run %d failed: %s", hint.run, reason)
                 finish(folder, hint.run, "failed", reason)

@@ -21,7 +21,7 @@ from roles.train.comparer import ComparerView, Comparison, agreement, compare
 from roles.train.hinter import Hinter
 from roles.train.launch import launch
 from roles.train.policy import Decision, PolicyView, labels_to_next, next_training, stop_reason
-from roles.train.run_watch import RunWatch, Step, next_step
+from roles.train.run_watch import RunWatch, Step, attempts_allowed, next_step
 from roles.train.task_state import TaskState, TaskView
 from roles.train.tasks import Followed, Tasks
 
@@ -155,7 +155,8 @@ class Sweep:
         lease = Attempt(folder, watch.run, attempt).lease_counter() if attempt else 0
         watch.see(attempt, lease, now_s)
         cancel = cancel_reason(folder, watch.run)
-        step, reason = next_step(watch.look(now_s, cancel, settings.attempts, settings.lease_s, settings.requeue_after_s))
+        most = settings.attempts if attempt < settings.attempts else attempts_allowed(folder, watch.run, settings.attempts)
+        step, reason = next_step(watch.look(now_s, cancel, most, settings.lease_s, settings.requeue_after_s))
         if step is Step.CANCEL:
             finish(folder, watch.run, "cancelled", reason)
         elif step is Step.FAIL:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
-from roles.train.run_watch import RunLook, RunWatch, Step, next_step
+from datastore_layout.root import create_root, task_folder
+from datastore_layout.runs import Attempt, RunSpec, claim_attempt, create_run
+from roles.train.run_watch import RunLook, RunWatch, Step, attempts_allowed, next_step
 
 FRESH = RunLook(attempt=0, lease_age_s=0.0, hinted=1, hint_age_s=0.1)
 ALIVE = RunLook(attempt=1, lease_age_s=1.0, hinted=1, hint_age_s=60.0)
@@ -36,6 +39,21 @@ def but(look: RunLook, **changes: Any) -> RunLook:
 )
 def test_a_run_is_judged_by_its_lease(look: RunLook, step: Step, reason: str) -> None:
     assert next_step(look) == (step, reason)
+
+
+def test_an_attempt_that_got_on_gives_the_run_as_many_more(tmp_path: Path) -> None:
+    folder = task_folder(create_root(tmp_path / "store", "c1"), "t")
+    run = create_run(folder, RunSpec(algorithm="x", encoder="y"))
+    assert attempts_allowed(folder, run, 5) == 5
+    first = claim_attempt(folder, run, 1, None)
+    assert first is not None
+    first.save_checkpoint(40, {"state": b"1"})
+    for k in (2, 3):
+        assert claim_attempt(folder, run, k, None) is not None
+    assert attempts_allowed(folder, run, 5) == 6
+    third = Attempt(folder, run, 3)
+    third.save_checkpoint(70, {"state": b"2"})
+    assert attempts_allowed(folder, run, 5) == 8
 
 
 def test_a_lease_counter_that_stands_still_ages_by_the_observers_clock() -> None:
