@@ -93,6 +93,7 @@ def main(argv: Sequence[str]) -> dict[str, Any]:
 def _form(train: int, inference: int) -> float:
     """Return the seconds from the command's start to the answer of every role of every node."""
     with staged(train, inference, is_formed=False) as stage:
+        until(lambda: _why_no_brokers(stage.ground), "a broker of its own in each docker")
         began_s = time.monotonic()
         state = str(stage.lab.registry_state)
         argv = [sys.executable, "-m", "scripts.cli", "form", "--registry", stage.lab.registry_address, "--state", state]
@@ -104,6 +105,12 @@ def _form(train: int, inference: int) -> float:
         took_s = time.monotonic() - began_s
         until(lambda: why_not_answering(stage.ground), "a whole cluster", steady_s=STEADY_S)
         return took_s
+
+
+def _why_no_brokers(ground: LabGround) -> str:
+    """Return whose broker has not booted yet: the bare script begins with brokers that run as well."""
+    views = {view.status.hostname: view.status.broker.state for view in ground.registry.nodes(deadline_s=5.0).nodes}
+    return ", ".join(name for name in ground.lab.nodes if views.get(name) != "running")
 
 
 def _why_silent(ground: LabGround) -> str:
