@@ -125,7 +125,7 @@ TABLE: tuple[Fault, ...] = (
         15.0,
     ),
     _row("lose-train-master", "the train master and its disk are destroyed right after an answer", hurts.lose_train_master),
-    _row("empty-brokers", "every waiting message is thrown away", shared.empty_brokers),
+    _row("empty-brokers", "every waiting message is thrown away, on every broker", shared.empty_brokers),
     _row("disk-full", "the datastore's disk is full for 15 s", shared.fill_disk(15.0), "errors are retryable"),
     _row("unmount", "the datastore's mount dies or vanishes on every node", shared.unmount),
     _row("registry-down", "the registry is down for a minute", shared.stop_registry(60.0), "the work goes on"),

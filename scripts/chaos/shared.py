@@ -6,16 +6,18 @@ its damage is over, with what it saw, or makes one. Called by the table in `faul
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import signal
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from cluster.lab.plan import DATASTORE, REGISTRY
 from cluster.lab.shell import call
+from cluster.mount import is_mounted
 from labelloop import messages as m
 from labelloop import queues
 from scripts.chaos.flow import Flow
@@ -25,22 +27,48 @@ from scripts.chaos.steps import await_answers
 from scripts.chaos.streams import CALL_S
 from scripts.chaos.trial import STEADY_S, NeverCameTrueError, until
 
-PURGE_S = 6.0
+PURGE_S = 4.0
+_WORKERS = frozenset({"data-worker", "train-worker", "inference-worker"})
 
 
 # ---------------------------------------------------------------- queues
 
 
 def empty_brokers(ground: LabGround, flow: Flow) -> str:
-    """Throw away every message that waits in any queue, as fast as they come, for some seconds on all brokers side by side."""
+    """Throw away every message that waits in any queue, for some seconds on all brokers side by side, while no worker takes one."""
     brokers = [*_queues(ground), *_idle_queues(ground)]
-    with ThreadPoolExecutor(len(brokers)) as pool:
+    with _idle_workers(ground), ThreadPoolExecutor(len(brokers)) as pool:
         calls = [
             pool.submit(ground.inside, node, "purge", ground.role_config(node, process), str(PURGE_S), *names)
             for node, process, names in brokers
         ]
         gone = sum(int(call.result()) for call in calls)
-    return f"{gone} messages thrown away in {PURGE_S:.0f} s"
+    if not gone:
+        raise NeverCameTrueError("no message waited in any queue: nothing was emptied")
+    return f"{gone} messages thrown away in {PURGE_S:.0f} s on {len(brokers)} brokers"
+
+
+@contextlib.contextmanager
+def _idle_workers(ground: LabGround) -> Iterator[None]:
+    """Stop every worker in its tracks, so that what is sent waits in the queues."""
+    stopped = [
+        pid
+        for node in ground.wanted
+        for kind, pids in ground.processes(node).items()
+        for pid in pids
+        if kind.partition("/")[0] in _WORKERS
+    ]
+    try:
+        _signal(stopped, signal.SIGSTOP)
+        yield
+    finally:
+        _signal(stopped, signal.SIGCONT)
+
+
+def _signal(pids: Iterable[int], number: int) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
 
 
 def poison_queues(ground: LabGround, flow: Flow) -> str:
@@ -123,26 +151,28 @@ def _fill(filler: Path) -> int:
 def unmount(ground: LabGround, flow: Flow) -> str:
     """The mount dies on one node of each role and vanishes on the others; each node mounts it again by itself."""
     victims = {ground.master("train"), ground.other("inference")}
-    before = {node: _mount_of(ground, node) for node in ground.wanted}
+    before = {node: _daemons(ground, node) for node in ground.wanted}
     for node in ground.wanted:
         if node in victims:
-            for pid in ground.lab.pids(node, "bindfs"):
-                os.kill(pid, signal.SIGKILL)
+            _signal(before[node], signal.SIGKILL)
         elif (done := ground.lab.run(node, ["umount", "--lazy", DATASTORE])).returncode:
             raise NeverCameTrueError(f"{node} cannot unmount {DATASTORE}: {done.stderr}")
     back_s = until(lambda: _why_not_mounted(ground, before), f"a new mount of {DATASTORE} on every node")
     return f"killed under {', '.join(sorted(victims))}, unmounted on the others; mounted everywhere after {back_s:.1f} s"
 
 
-def _mount_of(ground: LabGround, node: str) -> str:
-    """Return the number of the file system at the datastore's place in a docker, '' = none is mounted there."""
-    lines = Path(f"/proc/{ground.lab.pid(node)}/mountinfo").read_text().splitlines()
-    return next((line.split()[2] for line in reversed(lines) if line.split()[4] == DATASTORE), "")
-
-
-def _why_not_mounted(ground: LabGround, before: Mapping[str, str]) -> str:
-    late = [node for node, number in before.items() if _mount_of(ground, node) in ("", number)]
+def _why_not_mounted(ground: LabGround, before: Mapping[str, frozenset[int]]) -> str:
+    """Return where the datastore has no mount by a daemon that is not one of those `before`."""
+    late = [node for node, pids in before.items() if not (_is_mounted(ground, node) and set(_daemons(ground, node)) - pids)]
     return f"not mounted anew on {', '.join(late)}" if late else ""
+
+
+def _is_mounted(ground: LabGround, node: str) -> bool:
+    return is_mounted(Path(DATASTORE), Path(f"/proc/{ground.lab.pid(node)}/mountinfo"))
+
+
+def _daemons(ground: LabGround, node: str) -> frozenset[int]:
+    return frozenset(ground.lab.pids(node, "bindfs"))
 
 
 # ---------------------------------------------------------------- the registry
