@@ -162,8 +162,12 @@ def _address(ip: str) -> str:
 
 
 def resolver(hostname: str, ip: str) -> str:
-    """Return the server's own host entry: Debian's hosts file may say 127.0.1.1, where nothing listens."""
-    return f"{{host, {{{_address(ip)}}}, [{text(hostname)}]}}.\n{{lookup, [file, native]}}.\n"
+    """Return where the server finds names: its own here (Debian's hosts file may say 127.0.1.1), all others in the hosts file.
+
+    Never in DNS: members that are down are called each second, and while one name server is waited for, which takes seconds
+    where it does not answer, the server talks to no member at all; so the living paused over the name of a dead one.
+    """
+    return f"{{host, {{{_address(ip)}}}, [{text(hostname)}]}}.\n{{hosts_file, \"/etc/hosts\"}}.\n{{lookup, [file]}}.\n"
 
 
 def configuration(ip: str, paths: Paths, settings: BrokerSettings, password: str, contact: str = "") -> str:

@@ -270,3 +270,12 @@ def test_a_broker_started_by_somebody_else_in_its_folder_gives_way(solo: Docker)
     solo.do("broker.start()")
     assert not set(foreign) & set(solo.pids(SERVER))
     assert "127.0.0.1:5672" in listening(solo)
+
+
+def test_names_are_looked_up_in_the_hosts_file_and_never_in_dns(solo: Docker) -> None:
+    solo.run("sh", "-c", "echo '10.99.0.1 in-the-hosts-file' >> /etc/hosts")
+    look = "broker._server.ask('for a name', body)"
+    address = 'try {ok, Ip} = inet:getaddr("NAME", inet), list_to_binary(inet:ntoa(Ip)) catch error:{badmatch, {error, E}} -> E end'
+    wait_for(lambda: solo.do(look, body=address.replace("NAME", "in-the-hosts-file")) == "10.99.0.1")
+    assert solo.do(look, body=address.replace("NAME", "in-no-hosts-file")) == "nxdomain"
+    assert solo.do(look, body="inet_db:res_option(lookup)") == ["file"]
