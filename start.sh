@@ -86,10 +86,13 @@ install_debian() {
   say "installing Debian packages: $missing"
   "${sudo[@]}" apt-get update -qq
   # the manager runs RabbitMQ by itself, under the cluster's cookie: apt must not start one of its own
-  if [ ! -e /usr/sbin/policy-rc.d ]; then
+  if ! [ -e /usr/sbin/policy-rc.d ] || grep -q 'of start.sh' /usr/sbin/policy-rc.d; then  # none, or one of an install that was killed
     policy=/usr/sbin/policy-rc.d
-    printf '#!/bin/sh\nexit 101\n' | "${sudo[@]}" tee $policy >/dev/null
+    printf '#!/bin/sh\n# of start.sh, while it installs\nexit 101\n' | "${sudo[@]}" tee $policy >/dev/null
     "${sudo[@]}" chmod 755 $policy
+  fi
+  if [ -n "$(ls /var/lib/dpkg/updates 2>/dev/null)" ]; then  # an install that was interrupted is ended first, else apt refuses
+    "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive dpkg --configure -a >/dev/null || true
   fi
   local status=0
   # shellcheck disable=SC2086 # a list of names
