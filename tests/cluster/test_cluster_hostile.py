@@ -138,6 +138,7 @@ def test_a_certificate_of_another_ca_opens_nothing(unmoved: Cluster, tmp_path: P
         method = "nodes" if daemon == "registry" else "status"
         with pytest.raises(UnauthenticatedError):
             _call(unmoved, daemon, mixed, method, m.Empty())
+        _await_line(unmoved, daemon, "closed the connection of 127.0.0.1: ", "certificate verify failed")
 
 
 # ---------------------------------------------------------------- tokens and names
@@ -214,6 +215,9 @@ def test_a_hostname_that_is_none_is_one_error_and_reaches_no_file_and_no_log_lin
     with pytest.raises(InvalidInputError):
         _call(unmoved, "train-1", unmoved.ops, "probe", race)
     for node in NODES:
+        _await_line(unmoved, node, "manager: refused ops ", "'manager.initial': ", "hostname")
+    _await_line(unmoved, "registry", f"refused: 127.0.0.1 as node {name!r} at '127.0.0.9': ", "hostname")
+    for node in NODES:
         assert "evil" not in {found for _, found in read_block(unmoved.folder / node / "hosts")}
     for daemon in DAEMONS:
         assert not any(line.startswith("10.66.66.66") for line in unmoved.log(daemon).splitlines())
@@ -254,10 +258,13 @@ def test_a_malformed_probe_is_one_error_and_leaves_nothing_in_the_datastore(unmo
 @pytest.mark.parametrize("daemon", DAEMONS)
 @pytest.mark.parametrize("junk", [b"", b"GET / HTTP/1.0\r\n\r\n", b"\x00" * 4096, os.urandom(4096), b"AMQP\x00\x00\x09\x01"])
 def test_a_plain_tcp_client_is_hung_up_on_and_the_daemon_answers(unmoved: Cluster, daemon: str, junk: bytes) -> None:
+    told = "closed the connection of 127.0.0.1: "
+    before = unmoved.log(daemon).count(told)
     with socket.create_connection(_address(unmoved, daemon), timeout=15) as plain:
         plain.sendall(junk)
         if junk:
             assert not _rest(plain).startswith((b"HTTP", b"AMQP"))
+    until(lambda: unmoved.log(daemon).count(told) > before, "the stranger is in the log")
     _assert_answers(unmoved, daemon)
 
 
@@ -273,6 +280,7 @@ def test_rpycs_own_client_gets_no_attribute_and_no_netref_of_a_daemon(unmoved: C
             assert "Traceback" not in str(caught.value) or "labelloop" not in str(caught.value)
     finally:
         connection.close()
+    _await_line(unmoved, daemon, "refused ops ", "'a request that is no call': ")
     _assert_answers(unmoved, daemon)
 
 
@@ -326,6 +334,11 @@ def _exactly(tls: ssl.SSLSocket, n: int) -> bytes:
         assert more, "hung up on"
         data += more
     return data
+
+
+def _await_line(cluster: Cluster, daemon: str, *parts: str) -> None:
+    """Return once the daemon has logged a line that holds all of `parts`."""
+    until(lambda: any(all(part in line for part in parts) for line in cluster.log(daemon).splitlines()), " ".join(parts))
 
 
 def _rest(plain: socket.socket) -> bytes:
