@@ -6,8 +6,10 @@ Owns the clients, and the finding of processes by what they are. Must never hurt
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
@@ -21,6 +23,8 @@ from labelloop import messages as m
 from labelloop.clients import Cluster, InferenceClient
 from labelloop.errors import NotFoundError, NotReadyError
 from labelloop.settings import ClusterSettings, InferenceSettings, Settings
+
+logger = logging.getLogger(__name__)
 
 FORM_S = 300.0
 _INSIDE = "scripts.chaos.inside"
@@ -56,8 +60,16 @@ class LabGround:
         self.registry.close()
 
     def form(self) -> None:
-        """Give every docker its role by the registry, and return when they have them."""
-        self.registry.form(m.FormRequest(roles=self.wanted), deadline_s=FORM_S)
+        """Give every docker its role by the registry, and return when they have them; a busy machine may need several answers."""
+        until_s = time.monotonic() + FORM_S
+        while True:
+            try:
+                self.registry.form(m.FormRequest(roles=self.wanted), deadline_s=FORM_S)
+                return
+            except NotReadyError as exc:
+                if time.monotonic() > until_s:
+                    raise
+                logger.warning("waiting on: %s", exc)
 
     # ------------------------------------------------------------ who is what
 
