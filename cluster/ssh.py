@@ -170,6 +170,8 @@ def _rename(exc: BaseException, host: Host) -> BaseException:
         return UnauthenticatedError(f"{where} does not take the key: give key_file, or put the public key into its authorized_keys")
     if isinstance(exc, FileNotFoundError) and host.key_file:
         return SettingsError(f"key_file {host.key_file}: no such file")
+    if isinstance(exc, paramiko.ssh_exception.NoValidConnectionsError):
+        return UnreachableError(f"{where} does not answer: {next(iter(exc.errors.values())).strerror}")
     if isinstance(exc, paramiko.SSHException | OSError | EOFError | socket.timeout):
         return UnreachableError(f"{where} does not answer: {exc or type(exc).__name__}")
     return exc
