@@ -3,7 +3,7 @@
 Owns the table that is printed. The judgement is that of `scripts.chaos.oracle`, the same after each fault. Called by `scripts/bench
 chaos` and by hand; needs root and about 45 minutes for all.
 
-    scripts/bench chaos [--only NAME,NAME] [--nodes 3+4] [--share 1.0] [--json FILE]
+    scripts/bench chaos [--only NAME,NAME] [--nodes 3+4] [--share 1.0] [--trials FILE] [--json FILE]
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def main(argv: Sequence[str]) -> dict[str, Any]:
     parser.add_argument("--nodes", default="3+4", help="train + inference dockers (default 3+4)")
     parser.add_argument("--share", type=float, default=1.0, help="share of 2,000 labels and 5,000 items (default 1.0)")
     parser.add_argument("--patience", type=float, default=180.0, metavar="S", help="seconds until a wait has failed")
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--trials", type=Path, metavar="FILE", help="write the outcomes so far there after each fault")
     args = parser.parse_args(list(argv))
     set_up_logs(LogSettings(level="WARNING"))
     faults = find_faults(args.only)
@@ -49,8 +49,8 @@ def main(argv: Sequence[str]) -> dict[str, Any]:
             outcome = run_trial(stage.ground, fault.name, fault.hurt, f"chaos-{number}", sizes, args.patience, fault.most_s)
             outcomes.append(outcome)
             _say(row_of(outcome) + f" [{time.monotonic() - began_s:.0f} s]")
-            if args.json is not None:
-                args.json.write_text(json.dumps({"trials": [_plain(o) for o in outcomes]}, indent=2) + "\n", encoding="utf-8")
+            if args.trials is not None:
+                args.trials.write_text(json.dumps({"trials": [_plain(o) for o in outcomes]}, indent=2) + "\n", encoding="utf-8")
         peak = stage.lab.memory_bytes()
     good = sum(outcome.is_good for outcome in outcomes)
     return {
