@@ -352,7 +352,8 @@ class Manager:
 
         Raises NotReadyError when others were not ready within `timeout_s`.
         """
-        write_hosts(self._options.hosts_file, assignment.hosts)
+        if write_hosts(self._options.hosts_file, assignment.hosts):
+            self._broker.read_hosts()
         if assignment.role == "inference":
             self._member.settle(self._circle(assignment, survivors), timeout_s)
         else:

@@ -152,6 +152,9 @@ class SimBroker:
     def link(self) -> str:
         return f"amqps://{self.cookie}"
 
+    def read_hosts(self) -> None:
+        return
+
     def check(self) -> None:
         if not self.is_running:
             raise UnreachableError("down")

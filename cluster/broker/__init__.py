@@ -49,6 +49,9 @@ class Broker(Protocol):
     def stop(self) -> None:
         """Leave the broker; what others still use goes on running."""
 
+    def read_hosts(self) -> None:
+        """Take up a changed hosts file now; a broker that does not run or answer reads it by itself."""
+
     def urls(self, role: Role = "inference") -> BrokerUrls:
         """Return the URLs of the moment, with the role's account. Raises NotReadyError while there are none."""
 

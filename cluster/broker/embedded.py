@@ -134,6 +134,9 @@ class EmbeddedBroker:
     def stop(self) -> None:
         """Do nothing: the server belongs to its own supervisor and serves the other nodes too."""
 
+    def read_hosts(self) -> None:
+        """Do nothing: it knows no names."""
+
     def check(self) -> None:
         """Log in and ping. Raises NotReadyError, UnreachableError; UnauthenticatedError when the password is another server's."""
         parts = urlsplit(self._base())

@@ -18,7 +18,7 @@ from pathlib import Path
 import msgspec
 
 from cluster.broker import BrokerUrls, QueueSpec, never
-from cluster.broker.rabbitmq_config import ACCOUNTS, Paths, atom, binary, host_of, node_of
+from cluster.broker.rabbitmq_config import ACCOUNTS, HOSTS_FILE, Paths, atom, binary, host_of, node_of, text
 from cluster.broker.rabbitmq_control import Control
 from cluster.broker.rabbitmq_queues import LIST_REPLICATED, Move, Replicas, declaration, execution, plan_balance, plan_leave
 from cluster.broker.rabbitmq_secrets import hash_of, password_of
@@ -32,6 +32,7 @@ from labelloop.tls import Identity, write_file
 logger = logging.getLogger(__name__)
 
 _SLOW_S = 60.0
+_HOSTS_S = 1.0
 _ROUNDS = 3
 _END_HEARD_S = 5.0
 _POLL_S = 0.05
@@ -63,6 +64,11 @@ class RabbitBroker:
     def stop(self) -> None:
         """End the broker in good order; what it holds stays on its disk."""
         self._server.stop()
+
+    def read_hosts(self) -> None:
+        """Take up a changed hosts file now, which the server looks at every five seconds otherwise."""
+        with contextlib.suppress(LabelloopError):
+            self._server.ask("to read the hosts file", f"inet_db:set_hosts_file({text(HOSTS_FILE)}), ok", _HOSTS_S)
 
     def check(self) -> None:
         """Raise UnreachableError when the broker does not answer now."""

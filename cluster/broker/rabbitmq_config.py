@@ -17,6 +17,7 @@ from labelloop.errors import SettingsError
 from labelloop.settings import BrokerSettings, Settings
 
 EPMD_PORT = 4369
+HOSTS_FILE = "/etc/hosts"
 SERVER = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
 USER = "rabbitmq"
 _PLUGINS = "/usr/lib/rabbitmq/lib/rabbitmq_server-*/plugins"
@@ -167,7 +168,7 @@ def resolver(hostname: str, ip: str) -> str:
     Never in DNS: members that are down are called each second, and while one name server is waited for, which takes seconds
     where it does not answer, the server talks to no member at all; so the living paused over the name of a dead one.
     """
-    return f"{{host, {{{_address(ip)}}}, [{text(hostname)}]}}.\n{{hosts_file, \"/etc/hosts\"}}.\n{{lookup, [file]}}.\n"
+    return f"{{host, {{{_address(ip)}}}, [{text(hostname)}]}}.\n{{hosts_file, {text(HOSTS_FILE)}}}.\n{{lookup, [file]}}.\n"
 
 
 def configuration(ip: str, paths: Paths, settings: BrokerSettings, password: str, contact: str = "") -> str:

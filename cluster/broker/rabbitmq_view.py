@@ -21,6 +21,7 @@ _PATIENCE_S = 0.05
 _FIRST_PATIENCE_S = 2.0
 _STALE_S = 5.0
 
+# The file of members is read past the cache of file handles: that server dies, and a boot with it, of a caller that ends too early.
 LOOK = """
 IsBooting = whereis(rabbit_boot) =/= undefined,
 Booted = case try rabbit_boot_state:get() catch _:_ -> stopped end of
@@ -62,7 +63,10 @@ case Booted of
       queues => maps:from_list([{Name, N} || {Name, {N, _}} <- Counted, N >= 0]),
       consumers => maps:from_list([{Name, N} || {Name, {_, N}} <- Counted, N >= 0])};
   _ ->
-    Known = try rabbit_mnesia:cluster_nodes(all) catch _:_ -> [] end,
+    Known = try file:consult(rabbit_node_monitor:cluster_status_filename()) of
+      {ok, [{All, _}]} -> All;
+      _ -> []
+    catch _:_ -> [] end,
     #{node => node(), booted => Booted, is_paused => Paused, members => Names(Known)}
 end
 """
