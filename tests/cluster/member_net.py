@@ -10,7 +10,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -25,9 +26,10 @@ from labelloop.errors import LabelloopError
 from labelloop.messages import Empty, InitialReply, MachineInfo, NodeStatus
 from labelloop.queues import bulk_queue
 from labelloop.settings import BrokerSettings, ClusterSettings, Settings, WireSettings
-from tests.cluster.two_managers import CHECKOUT, until
+from tests.cluster.two_managers import CHECKOUT
 
 PORT = 7070
+PATIENCE_S = 180.0
 STATE = "/var/lib/labelloop"
 SERVER = "-s rabbit boot"
 SETTINGS = Settings(
@@ -47,6 +49,20 @@ print("\\n".join(map(str, [publish(url, queue, bodies)] if bodies else fetch_all
 """
 
 
+def until(condition: Callable[[], object], what: str) -> None:
+    """Return once `condition`, which may raise LabelloopErrors on the way, is true; the machine may be busy with other tests."""
+    deadline_s = time.monotonic() + PATIENCE_S
+    trouble: object = "false"
+    while time.monotonic() < deadline_s:
+        try:
+            if condition():
+                return
+        except LabelloopError as exc:
+            trouble = exc
+        time.sleep(0.05)
+    raise AssertionError(f"never came true: {what}: {trouble}")
+
+
 class Net:
     """The dockers of one lab, the managers that were started in them, and the epoch of the last order."""
 
@@ -62,9 +78,15 @@ class Net:
 
     # ------------------------------------------------------------ managers and dockers
 
-    def start(self, docker: str, name: str = "") -> None:
-        """Start the manager of a docker, under another host name where one is given, and return when it answers."""
-        self.names[docker] = name = name or self.names.get(docker, docker)
+    def start(self, *dockers: str) -> None:
+        """Start the managers of dockers, under the host names that they have in `names`, and return when they answer."""
+        for docker in dockers:
+            self._spawn(docker)
+        for docker in dockers:
+            until(lambda docker=docker: self.status(docker).hostname == self.names[docker], f"manager of {docker}")  # type: ignore[misc]
+
+    def _spawn(self, docker: str) -> None:
+        name = self.names.setdefault(docker, docker)
         assert self.lab.run(docker, ["hostname", name]).returncode == 0
         state, ip = self.lab.disk(docker) / STATE.lstrip("/"), self.lab.address(docker)
         write_state(state / "ports.json", Ports({"manager": PORT}))
@@ -75,7 +97,6 @@ class Net:
         argv, env = self.lab.command(docker, ["sh", "-c", f"cd {CHECKOUT} && exec {' '.join(words)}"])
         with (self.lab.folder / f"{docker}.log").open("ab") as log:
             self._managers[docker] = subprocess.Popen(argv, env=env, cwd="/", stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-        until(lambda: self.status(docker).hostname == name, f"manager of {docker}")
 
     def kill_manager(self, docker: str) -> None:
         """SIGKILL the manager; its broker goes on."""
@@ -97,12 +118,12 @@ class Net:
         for docker in dockers:
             self._managers.pop(docker).wait(30)
 
-    def reboot(self, docker: str, *, is_wiped: bool = False) -> None:
-        """Cut the power of a docker where it is up, boot it and start its manager."""
-        if docker in self._managers:
-            self.cut_power(docker)
-        self.lab.boot(docker, is_wiped=is_wiped)
-        self.start(docker)
+    def reboot(self, *dockers: str, is_wiped: bool = False) -> None:
+        """Cut the power of dockers where they are up, boot them and start their managers."""
+        self.cut_power(*(docker for docker in dockers if docker in self._managers))
+        for docker in dockers:
+            self.lab.boot(docker, is_wiped=is_wiped)
+        self.start(*dockers)
 
     def close(self) -> None:
         """End the managers; the dockers go with the lab."""

@@ -16,8 +16,7 @@ from cluster.hostsfile import read_block
 from cluster.lab.lab import running_lab
 from labelloop.errors import LabelloopError
 from labelloop.messages import InitialReply
-from tests.cluster.member_net import SETTINGS, STATE, Net
-from tests.cluster.two_managers import until
+from tests.cluster.member_net import SETTINGS, STATE, Net, until
 
 pytestmark = pytest.mark.slow
 
@@ -31,8 +30,7 @@ def net(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Net]:
     with running_lab(3, folder / "lab", names=("b", "c", "d"), is_shell_only=True, settings=SETTINGS) as lab:
         made = Net(lab, folder)
         try:
-            for docker in "bcd":
-                made.start(docker)
+            made.start("b", "c", "d")
             yield made
         finally:
             made.close()
@@ -79,15 +77,21 @@ def test_a_wiped_master_comes_back_into_the_cluster_and_no_message_is_lost(net: 
 
 
 def test_a_lower_ip_that_is_added_joins_the_living_cluster_with_its_queued_messages(net: Net) -> None:
+    net.cut_power("d")
     net.lab.add("a", 3)
     net.start("a")
-    with net.unharmed("b", "c", "d"):
-        net.form("a", "b", "c", "d")
+    with net.unharmed("b", "c"):
+        net.form("a", "b", "c")
         assert net.status("a").is_master
         assert net.queued("a") == MESSAGES
-        net.cut_power("a")
+
+
+def test_a_member_that_was_forgotten_while_it_was_away_joins_anew(net: Net) -> None:
+    net.cut_power("a")
+    with net.unharmed("b", "c"):
+        net.reboot("d")
         net.form("b", "c", "d")
-    assert net.queued("b") == MESSAGES
+    assert net.queued("d") == MESSAGES
 
 
 def test_a_changed_cookie_is_replaced_by_the_clusters(net: Net) -> None:
@@ -104,7 +108,8 @@ def test_a_changed_cookie_is_replaced_by_the_clusters(net: Net) -> None:
 
 def test_a_renamed_host_joins_under_its_new_name_and_the_old_one_is_forgotten(net: Net) -> None:
     net.kill_manager("d")
-    net.start("d", "delta")
+    net.names["d"] = "delta"
+    net.start("d")
     until(lambda: "renamed or moved" in net.status("d").last_reason, "delta says that it was d")
     with net.unharmed("b", "c"):
         net.form("b", "c", "d")
@@ -130,9 +135,7 @@ def test_after_a_power_cut_of_all_they_come_back_by_themselves_even_with_their_h
     net.cut_power("b", "c", "d")
     for docker in "bcd":
         (net.lab.disk(docker) / "etc" / "hosts").write_text("127.0.0.1\tlocalhost\n")
-        net.lab.boot(docker)
-    for docker in "bcd":
-        net.start(docker)
+    net.reboot("b", "c", "d")
     net.await_whole("b", "c", "d")
     for docker in "bcd":
         until(lambda docker=docker: net.status(docker).processes, f"roles of {docker}")  # type: ignore[misc]
@@ -174,7 +177,6 @@ def test_a_master_whose_peers_are_gone_for_good_begins_anew_when_it_is_named_and
     net.await_whole("b")
     net.queued("b", "new")
     with net.unharmed("b"):
-        net.reboot("c")
-        net.reboot("d")
+        net.reboot("c", "d")
         net.form("b", "c", "d")
     assert net.queued("d") == ["new"]
