@@ -20,6 +20,7 @@ from labelloop.errors import UnreachableError
 from labelloop.settings import TrainSettings
 from roles.hints import RankHint
 from roles.train.board import Board, open_board
+from roles.train.rendezvous import preload
 from roles.train.sharing import Here, Opened, Ready, Refused, Seated, who_waits
 
 logger = logging.getLogger(__name__)
@@ -95,6 +96,7 @@ class Crew:
 
     def open(self, n_ranks: int, reason: str) -> bool:
         """Open the board; False when the node's address does not do."""
+        preload()
         try:
             self.board = open_board(self.here.ip, self._secret, self._settings.rank_timeout_s)
         except UnreachableError as exc:

@@ -24,7 +24,7 @@ from roles.train.group import Group, RankLostError, make_group
 from roles.train.lead import Beat, exchange_addresses
 from roles.train.owner import take_newest
 from roles.train.process import Process, ProcessOrder
-from roles.train.rendezvous import meet
+from roles.train.rendezvous import meet, preload
 from roles.train.sharing import Go, Here, Opened, Ready, Refused, Seated, Snapshot, fingerprint_of
 
 logger = logging.getLogger(__name__)
@@ -196,5 +196,6 @@ def run_rank(folder: TaskFolder, hint: RankHint, here: Here, settings: Settings)
     algorithm = find_algorithm(read_run(folder, hint.run).algorithm)
     if algorithm.sharing == "steps":
         algorithm.preload()
+    preload()
     rank = Rank(folder, hint, here, settings, join_board(hint.host, hint.port, hint.secret, settings.train.rank_timeout_s))
     return rank.run() if algorithm.sharing == "steps" else rank.run_processes()

@@ -38,6 +38,11 @@ class OwnerRank(Message, frozen=True, kw_only=True):
     rank: int
 
 
+def preload() -> None:
+    """Import what `meet` needs, before anybody counts on this process: the rendezvous waits for no one who still imports."""
+    import torch.distributed.elastic.rendezvous.dynamic_rendezvous  # noqa: F401
+
+
 def meet(board: Board, generation: int, n_nodes: int, ip: str, is_owner: bool) -> Seat:
     """Take part in generation `generation` with up to `n_nodes` nodes and return this one's seat.
 
