@@ -14,6 +14,8 @@ from pathlib import Path
 
 import torch
 
+from roles.train.rendezvous import preload
+
 SECRET = "a secret of this test"
 OWNER_IP = "127.0.0.1"
 
@@ -26,6 +28,7 @@ def ip_of(n: int) -> str:
 @contextlib.contextmanager
 def forked(n: int, work: Callable[[int], None], errors: Path) -> Iterator[list[int]]:
     """Run `work(rank)` in `n` forks, ranks from 1 on; at the end wait for them. A traceback goes to a file below `errors`."""
+    preload()  # or each fork imports it while the others wait
     pids: list[int] = []
     for rank in range(1, n + 1):
         pid = os.fork()
