@@ -61,7 +61,7 @@ class Manager:
         peers = ManagerPeers(identity, settings.wire, ping)
         self._link = MasterLink(options, peers)
         self._files = RoleFiles(options, settings, identity, self._link)
-        self._member = Member(options.name, broker, peers, self._hash, settings.cluster.forget_after_s)
+        self._member = Member(options.name, broker, peers, self._hash, settings.cluster.forget_after_s, 2 * settings.broker.tick_s)
         self._ordering = Ordering(options.name)
         self._member.is_overtaken = self._link.is_overtaken = self._ordering.is_overtaken
         self._neighbours = Neighbours(options.name, broker, self._member, self._moment)

@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from cluster.broker import Broker, QueueSpec
-from cluster.membership import Action, Seen, Step, View, caretaker, decide, to_forget
+from cluster.membership import Action, Seen, Step, View, caretaker, decide, is_cut_off, to_forget
 from cluster.peers import Peers
 from labelloop.errors import ConflictError, LabelloopError, NotReadyError, RetryableError, StaleEpochError
 from labelloop.messages import BrokerView, ForgetRequest, InviteReply, InviteRequest, MachineInfo, NodeStatus
@@ -55,6 +55,7 @@ class Member:
         peers: Peers,
         erlang_hash: Callable[[], str],
         forget_after_s: float,
+        stranded_after_s: float = 16.0,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
@@ -64,12 +65,14 @@ class Member:
         self._peers = peers
         self._erlang_hash = erlang_hash
         self._forget_after_s = forget_after_s
+        self._stranded_after_s = stranded_after_s
         self._clock = clock
         self._sleep = sleep
         self._others = threading.Lock()
         self._failed_starts = 0
         self._is_remembered = False
         self._dead_since_s: dict[str, float] = {}
+        self._cut_off_since_s: float | None = None
         self._balanced: tuple[frozenset[str], frozenset[str]] | None = None
         self._said = ""
 
@@ -163,7 +166,7 @@ class Member:
     def _view(self, circle: Circle) -> View:
         said = self._peers.look(circle.machines, self._me)
         machines = [self._seen(machine, said.get(machine.hostname)) for machine in circle.machines]
-        return View(
+        view = View(
             me=self._me,
             machines=tuple(machine for machine in machines if machine is not None),
             survivors=circle.survivors,
@@ -171,6 +174,15 @@ class Member:
             is_remembered=self._is_remembered,
             failed_starts=self._failed_starts,
         )
+        return msgspec.structs.replace(view, is_stranded=self._is_stranded(view))
+
+    def _is_stranded(self, view: View) -> bool:
+        now_s = self._clock()
+        if not is_cut_off(view):
+            self._cut_off_since_s = None
+        elif self._cut_off_since_s is None:
+            self._cut_off_since_s = now_s
+        return self._cut_off_since_s is not None and now_s - self._cut_off_since_s >= self._stranded_after_s
 
     def _seen(self, machine: MachineInfo, status: NodeStatus | None) -> Seen | None:
         if machine.hostname == self._me:
@@ -187,6 +199,9 @@ class Member:
                 self._failed_starts, self._is_remembered = 0, False
             case Action.START:
                 self._start()
+            case Action.RESTART:
+                if not self._is_inside((step.host,)):
+                    self._broker.stop()
             case Action.FOUND:
                 if not self._is_inside(()):
                     self._broker.start(self.is_overtaken)
@@ -260,11 +275,13 @@ class Member:
         if view.state == "running" and view.cluster and self._me in view.running and names <= set(view.running):
             self._failed_starts = 0
             return self._care(view, circle)
-        before = f"{view.state} in {view.cluster or 'no cluster'}"
+        was_alone = view.state == "running" and len(view.running) == 1 < len(view.members)
+        before = f"{view.state}{' alone' if was_alone else ''} in {view.cluster or 'no cluster'}"
         kept = self.settle(circle, timeout_s=0.0)
         after = self._broker.view()
         done = self._care(after, circle)
-        is_mended = after.state == "running" and (view.state, view.cluster) != (after.state, after.cluster)
+        is_other = (view.state, view.cluster) != (after.state, after.cluster) or (was_alone and len(after.running) > 1)
+        is_mended = after.state == "running" and is_other
         mended = f"broker was {before}, mended by itself: {kept}" if is_mended else ""
         return "; ".join(filter(None, (mended, done)))
 

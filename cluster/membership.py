@@ -22,6 +22,7 @@ class Action(Enum):
     """`KEEP`: this node is a running member. `ADOPT`: it is one already and only its own record does not say so yet. `START` waits
     for a broker that runs and ends it when it stays silent.
 
+    `RESTART` ends a broker that the others dropped and that has not noticed; nothing is emptied, and `START` follows.
     `REJOIN` is `JOIN` after the cluster forgot this node's earlier life. `RESET_AND_FORM`: the majority is lost and this node is
     among the survivors that begin anew; when it is empty, `FOUND` or `JOIN` follow.
     """
@@ -30,6 +31,7 @@ class Action(Enum):
     ADOPT = "adopt"
     WAIT = "wait"
     START = "start"
+    RESTART = "restart"
     FOUND = "found"
     JOIN = "join"
     REJOIN = "rejoin"
@@ -50,7 +52,8 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
 
     `survivors`: who forms anew after a lost majority. `unheard`: inference machines that may hold a living cluster and did not
     answer; none inside an order, whose silent machines are bad. `is_remembered`: the cluster refused the join because it still
-    knows an earlier life of this node. `failed_starts`: in a row, of this node's broker.
+    knows an earlier life of this node. `failed_starts`: in a row, of this node's broker. `is_stranded`: `is_cut_off` has held for
+    longer than a minority takes to pause.
     """
 
     me: str
@@ -59,6 +62,7 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
     unheard: tuple[str, ...] = ()
     is_remembered: bool = False
     failed_starts: int = 0
+    is_stranded: bool = False
 
     @property
     def mine(self) -> Seen:
@@ -77,7 +81,10 @@ class Living(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True):
-    """What to do and why. `host`: whose manager invites; `forgetter`: whose manager strikes our earlier life off."""
+    """What to do and why.
+
+    `host`: whose manager invites, or who has dropped us; `forgetter`: whose manager strikes our earlier life off.
+    """
 
     action: Action
     reason: str
@@ -138,7 +145,7 @@ def _may_run(view: View, living: Living | None) -> bool:
 def _kept(view: View, living: Living) -> Step | None:
     """Return the step of a node whose broker is, or may become, what the living cluster takes it for; None = it must enter."""
     mine = view.mine.broker
-    connected = mine.state == "running" and (living.teller == view.me or bool(set(mine.running) & set(living.running) - {view.me}))
+    connected = _is_connected(view, living)
     if connected and mine.cluster == living.cluster:
         return Step(action=Action.KEEP, reason=f"running member of {living.cluster}, {_of(living)}")
     if connected:
@@ -151,12 +158,35 @@ def _kept(view: View, living: Living) -> Step | None:
             action=Action.WAIT, reason=f"paused in a minority, {_of(living)} of {living.cluster} run: waiting for the network"
         )
     if mine.state == "running":
-        if set(mine.members) & set(living.members) - {view.me}:
-            return Step(action=Action.WAIT, reason=f"cut off from {', '.join(living.running)}: waiting for the network")
+        if is_cut_off(view):
+            return _cut_off(view, living)
         return None  # runs, is remembered, remembers nobody: its disk was wiped
     if view.failed_starts >= FAILED_STARTS:
         return None
     return Step(action=Action.START, reason=f"a member of {living.cluster} whose broker is {mine.state}")
+
+
+def _is_connected(view: View, living: Living) -> bool:
+    mine = view.mine.broker
+    return mine.state == "running" and (living.teller == view.me or bool(set(mine.running) & set(living.running) - {view.me}))
+
+
+def is_cut_off(view: View) -> bool:
+    """Return whether this node's broker runs as a member of the living cluster, with none of those that run there."""
+    living, mine = living_cluster(view.machines), view.mine.broker
+    if living is None or mine.state != "running" or mine.cluster != living.cluster or _is_connected(view, living):
+        return False
+    return view.me in living.members and bool(set(mine.members) & set(living.members) - {view.me})
+
+
+def _cut_off(view: View, living: Living) -> Step:
+    """Wait, as the network may be down; a minority pauses then. One that was frozen finds its connections whole again and does not
+    pause, while the others have dropped it for good: only a new start brings it back, from what the majority knows."""
+    others = ", ".join(living.running)
+    if view.is_stranded and len(living.running) * 2 > len(living.members):
+        why = f"dropped by {others}, which go on, and has not paused: starting its broker anew"
+        return Step(action=Action.RESTART, reason=why, host=living.teller)
+    return Step(action=Action.WAIT, reason=f"cut off from {others}: waiting for the network")
 
 
 def _entering(view: View, living: Living) -> Step:

@@ -54,6 +54,7 @@ class SimBroker:
         self.database: Database | None = None
         self.known = ""
         self.is_up = False
+        self.is_dropped = False  # frozen for so long that the others go on without it, and thawed: until it starts anew
         self.changes = 0
         self.balanced = 0
         self._snapshot: BrokerView | None = None
@@ -66,7 +67,8 @@ class SimBroker:
 
     def meets(self, other: SimBroker) -> bool:
         """Whether the two virtual machines are connected."""
-        return self.is_up and other.is_up and self.vm_cookie == other.vm_cookie and self.fleet.is_linked(self.name, other.name)
+        is_connected = self.is_up and other.is_up and self.fleet.is_linked(self.name, other.name)
+        return is_connected and self.vm_cookie == other.vm_cookie and not (self.is_dropped or other.is_dropped)
 
     def knows(self, other: SimBroker) -> bool:
         return self.database is not None and self.database.lives.get(other.name) == other.life != 0
@@ -79,8 +81,10 @@ class SimBroker:
 
     @property
     def is_paused(self) -> bool:
-        """In a cluster of two or more, and not with more than half of it."""
-        return self.is_up and self.database is not None and len(self.reached()) * 2 <= len(self.database.lives)
+        """In a cluster of two or more, and not with more than half of it; one that was frozen does not notice."""
+        return (
+            self.is_up and not self.is_dropped and self.database is not None and len(self.reached()) * 2 <= len(self.database.lives)
+        )
 
     @property
     def is_running(self) -> bool:
@@ -117,7 +121,7 @@ class SimBroker:
         if self.database is None:
             self.database = Database(self.name, self.fleet.new_life())
         self.vm_cookie = self.cookie
-        self.is_up = True
+        self.is_up, self.is_dropped = True, False
         others = [self.fleet.brokers[name] for name in self.database.lives if name in self.fleet.brokers and name != self.name]
         if any(self.meets(other) and other.database is not None and not other.knows(self) for other in others):
             self.is_up = False
@@ -297,7 +301,7 @@ class SimManager:
         self.circle = circle
         broker = fleet.brokers[name]
         self.member = Member(
-            name, broker, SimPeers(fleet, name), lambda: broker.erlang_hash(""), 300.0, lambda: fleet.now_s, fleet.sleep
+            name, broker, SimPeers(fleet, name), lambda: broker.erlang_hash(""), 300.0, 16.0, lambda: fleet.now_s, fleet.sleep
         )
         self.neighbours = Neighbours(name, broker, self.member, self._moment)
 

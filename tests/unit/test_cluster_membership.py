@@ -83,6 +83,19 @@ TABLE: list[tuple[str, View, Action, str]] = [
     ),
     ("paused", _view("c", {"a": AB_OF_ABC, "b": AB_OF_ABC, "c": PAUSED}), Action.WAIT, "paused"),
     ("cut off, not paused yet", _view("c", {"a": AB_OF_ABC, "b": AB_OF_ABC, "c": _in("C", "abc", "c")}), Action.WAIT, "cut off"),
+    (
+        "cut off and never paused: it was frozen",
+        _view("c", {"a": AB_OF_ABC, "b": AB_OF_ABC, "c": _in("C", "abc", "c")}, is_stranded=True),
+        Action.RESTART,
+        "dropped by a, b",
+    ),
+    (
+        "cut off for long, the others are no majority",
+        _view("d", {"a": _in("C", "abcd", "ab"), "b": _in("C", "abcd", "ab"), "d": _in("C", "abcd", "d")}, is_stranded=True),
+        Action.WAIT,
+        "cut off",
+    ),
+    ("the others are not stranded", _view("a", {"a": AB_OF_ABC, "b": AB_OF_ABC, "c": _in("C", "abc", "c")}), Action.KEEP, ""),
     ("another cookie", _view("c", {"a": AB_OF_ABC, "b": AB_OF_ABC, "c": PAUSED}, {"c": "x"}), Action.REJOIN, "cookie"),
     ("another cookie on disk alone", _view("c", {"a": ABC, "b": ABC, "c": ABC}, {"c": "x"}), Action.KEEP, ""),
     ("in the smaller cluster", _view("a", {"a": _in("D", "a", "a"), "b": BC, "c": BC}), Action.JOIN, "is in D"),
@@ -505,6 +518,25 @@ def test_upkeep_mends_a_wiped_member_by_itself_and_says_so() -> None:
     fleet.managers["c"].circle = Circle(epoch=fleet.epoch, machines=circle.machines, listed=circle.listed)
     said = fleet.managers["c"].member.tend(fleet.managers["c"].circle)
     assert "mended by itself" in said and fleet.is_whole()
+
+
+def test_a_member_that_was_frozen_and_dropped_starts_anew_once_it_had_time_to_pause_and_nothing_is_emptied() -> None:
+    fleet = _formed()
+    fleet.publish("a", "before")
+    fleet.brokers["d"].is_dropped = True
+    database = fleet.brokers["d"].database
+    fleet.publish("a", "meanwhile")
+    member, circle = fleet.managers["d"].member, fleet.managers["d"].circle
+    before = fleet.changes()
+    for _ in range(3):
+        with pytest.raises(NotReadyError, match="cut off from a, b, c"):
+            member.tend(circle)
+        fleet.now_s += 5.0
+    assert fleet.changes() == before
+    fleet.now_s += 5.0
+    assert "broker was running alone in " in member.tend(circle)
+    assert fleet.is_whole() and fleet.violations == []
+    assert fleet.brokers["d"].database is database and {"before", "meanwhile"} <= fleet.brokers["d"].database.messages
 
 
 def test_upkeep_starts_a_dead_broker_and_leaves_a_healthy_one_alone() -> None:
