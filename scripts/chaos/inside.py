@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from amqp.exceptions import NotFound
 
 from cluster.broker.rabbitmq_config import Paths
 from cluster.broker.rabbitmq_control import Control
@@ -53,15 +54,29 @@ def _with_channel(config_file: Path, act: Callable[[Any], None]) -> None:
         app.close()
 
 
+def _is_there(connection: Any, queue: str) -> bool:
+    channel = connection.channel()  # one of its own: the broker closes it where the queue is not there
+    try:
+        channel.queue_declare(queue, passive=True)
+    except NotFound:
+        return False
+    channel.close()
+    return True
+
+
 def purge(config_file: Path, seconds: float, queues: Sequence[str]) -> int:
-    """Throw away every message that waits in `queues`, again and again for a while; return how many there were."""
+    """Throw away every message that waits in `queues`, again and again for a while; return how many there were.
+
+    A queue that is not there has none: a train node that never led has declared nothing.
+    """
     gone: list[int] = []
 
     def act(connection: Any) -> None:
         end_s = time.monotonic() + seconds
+        there = [queue for queue in queues if _is_there(connection, queue)]
         with connection.channel() as channel:
             while time.monotonic() < end_s:
-                gone.extend(int(channel.queue_purge(queue) or 0) for queue in queues)
+                gone.extend(int(channel.queue_purge(queue) or 0) for queue in there)
                 time.sleep(_PURGE_EVERY_S)
 
     _with_channel(config_file, act)

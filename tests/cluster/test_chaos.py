@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import secrets
+
 import pytest
 
 from scripts.chaos.faults import find_faults
@@ -28,5 +30,5 @@ NAMES = (
 @pytest.mark.parametrize("name", NAMES)
 def test_nothing_is_lost_and_the_cluster_becomes_whole_by_itself(formed: Formed, name: str) -> None:
     (fault,) = find_faults(name)
-    outcome = run_trial(formed.ground, name, fault.hurt, f"chaos-{NAMES.index(name)}", SIZES, PATIENCE_S)
+    outcome = run_trial(formed.ground, name, fault.hurt, f"chaos-{secrets.token_hex(3)}", SIZES, PATIENCE_S)
     assert outcome.is_good, outcome
