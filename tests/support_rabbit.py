@@ -18,6 +18,8 @@ from pathlib import Path
 
 import kombu
 
+from cluster.broker.rabbitmq_queues import WAKE
+
 SERVER = "/usr/lib/rabbitmq/bin/rabbitmq-server"
 CONTROL = "/usr/lib/rabbitmq/bin/rabbitmqctl"
 USER, PASSWORD = "tests", "tests-password"
@@ -157,6 +159,14 @@ class Rabbit:
                 channel.queue_declare(name, durable=True, auto_delete=False, arguments=arguments)
             for name in own:
                 channel.queue_declare(name, durable=True, auto_delete=False)
+
+    def keep_names(self) -> None:
+        """Write where replicas are, as the manager does after each declaration: RabbitMQ by itself does so seconds later."""
+        self.control("eval", "dets:sync(ra_directory_reverse), ok.")
+
+    def wake(self) -> None:
+        """Let replicas that wait for others to hold an election hold one, as the manager does after a start."""
+        self.control("eval", f"{WAKE.strip()}.")
 
     def delete(self, *names: str) -> None:
         with kombu.Connection(self.url) as connection, connection.channel() as channel:

@@ -267,10 +267,12 @@ def test_workers_and_senders_outlive_a_broker_that_is_killed_and_started_again(
 ) -> None:
     with worker(rabbit, tmp_path, name):
         await_echo(app, tmp_path, name, "before")
+        rabbit.keep_names()
         rabbit.kill()
         with pytest.raises(UnreachableError):
             send(app, "echo", item("nobody"), name)
         rabbit.start()
+        rabbit.wake()
         await_echo(app, tmp_path, name, "after")
 
 
