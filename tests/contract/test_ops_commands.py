@@ -181,9 +181,8 @@ def test_text_is_for_people_one_node_a_line(world: World, shell: Shell) -> None:
     lines = shell("form", "--role", "t1=train", "--role", "i1=inference").splitlines()
     assert lines[0].split("\t")[:4] == ["t1", "127.0.3.1", "train master", "alive"]
     assert lines[-1].startswith("running, epoch 1: 2 of 2 nodes as wanted")
-    status = shell("status")
-    for word in ("machines", "processes", "last actions", "train-worker", "inference master", "epoch 1: "):
-        assert word in status
+    words = ("machines", "processes", "last actions", "train-worker", "inference master", "epoch 1: ")
+    until(lambda: all(word in shell("status") for word in words), "all of it in a status of fresh heartbeats")
     assert "2 of 2 nodes as wanted" in shell("actions")
     assert shell("logs", "t1") == "one\ntwo\nthree\n"
 
