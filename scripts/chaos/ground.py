@@ -125,7 +125,8 @@ class LabGround:
         for pid, command in commands.items():
             if kind := _kind(command):
                 depth = _depth(pid, commands, parents)
-                found.setdefault(f"{kind}/{depth}{_lane(kind, depth, pid)}" if "-" in kind else kind, []).append(pid)
+                name = kind if kind in _NAMES.values() else f"{kind}/{depth}{_lane(kind, depth, pid)}"
+                found.setdefault(name, []).append(pid)
         return {kind: tuple(pids) for kind, pids in sorted(found.items())}
 
     def pid(self, node: str, kind: str) -> int:
