@@ -64,7 +64,13 @@ class Rabbit:
         self._write_files()
         with (self.folder / "server.log").open("ab") as log:
             self._process = subprocess.Popen(
-                [SERVER], env=self._environment(), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+                [SERVER],
+                env=self._environment(),
+                cwd=self.folder,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
             )
         deadline = time.monotonic() + START_S
         while not self._answers():
