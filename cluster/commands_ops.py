@@ -26,7 +26,6 @@ from labelloop.errors import DeadlineError, InvalidInputError, LabelloopError, N
 from labelloop.ids import parse_node, parse_task
 
 SETTLE_DEADLINE_S = 120.0
-_GONE_S = 30.0
 _POLL_S = 0.3
 _FOLLOW_S = 0.5
 _FOLLOW_LINES = 1000
@@ -215,17 +214,12 @@ def _progress(reply: m.NodesReply) -> Any:
     return rich_table(TextTable(title_of(reply), FORM_COLUMNS, tuple(form_row(node, reply.epoch) for node in reply.nodes)))
 
 
-def _is_at_work(node: m.NodeView) -> bool:
-    """Return whether role processes run there by its last heartbeat; one that was heard a moment ago is not gone yet."""
-    return bool(node.status.processes) and (node.is_alive or node.age_s < _GONE_S)
-
-
 def _await_drained(door: OpsDoor, names: Sequence[str], wait_s: float) -> m.NodesReply:
     """Return once nothing runs on `names` any more. Raises DeadlineError naming those where something does."""
     end_s = time.monotonic() + wait_s
     while True:
         reply = door.client.nodes()
-        left = [n.status.hostname for n in reply.nodes if n.status.hostname in names and _is_at_work(n)]
+        left = [n.status.hostname for n in reply.nodes if n.status.hostname in names and not n.is_drained]
         if not left:
             return reply
         if time.monotonic() >= end_s:

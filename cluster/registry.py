@@ -154,10 +154,7 @@ class Registry:
         with self._steward.lock:
             action, reason = self._steward.decided
             wanted = self._steward.wanted
-        seen = tuple(
-            msgspec.structs.replace(node, is_draining=node.status.hostname in wanted.draining)
-            for node in self._census.nodes(self._clock())
-        )
+        seen = tuple(_with_drain(node, wanted) for node in self._census.nodes(self._clock()))
         return m.NodesReply(
             nodes=tuple(sorted((*seen, *self._unheard(wanted, seen)), key=lambda node: ip_order(node.status.ip))),
             epoch=wanted.epoch,
@@ -348,3 +345,12 @@ def _refuse_undone(request: m.NodeRequest, what: str, way_out: str) -> None:
 
 def _words(roles: Mapping[str, str]) -> str:
     return ", ".join(f"{name} {role or 'no role'}" for name, role in sorted(roles.items())) or "none"
+
+
+def _with_drain(node: m.NodeView, wanted: Wanted) -> m.NodeView:
+    """Return the view with how far its draining is; what a heartbeat of an earlier order says of its processes proves nothing."""
+    name, status = node.status.hostname, node.status
+    is_stopped = not node.is_alive or (status.epoch == wanted.epoch and not status.processes)
+    return msgspec.structs.replace(
+        node, is_draining=name in wanted.draining, is_drained=name in wanted.ordered_drained and is_stopped
+    )

@@ -137,13 +137,15 @@ class Steward:
         return not self.wanted.roles and not self._releasing and not unwanted(self._view(self._clock()))
 
     def _unready(self) -> str:
-        """Return which living node has taken its order and does not answer in its role yet, and why, '' = none."""
+        """Return which living node has taken its order and does not serve in its role yet, or not safely, and why; '' = none."""
         wanted = self.wanted
         for view in self._census.nodes(self._clock()):
             status = view.status
             is_working = view.is_alive and status.hostname in wanted.roles and status.hostname not in wanted.draining
             if is_working and (status.role == "inference" or status.is_master) and not status.rpc:
                 return f"{status.hostname} does not answer as {status.role} yet: {status.last_reason}"
+            if is_working and status.role == "inference" and status.broker.short:
+                return f"{status.hostname} has queues that are still being copied: {', '.join(status.broker.short)}"
         return ""
 
     def must_be_confirmed(self) -> None:
@@ -177,6 +179,7 @@ class Steward:
         self.wake()
 
     def _run(self) -> None:
+        looked_s = self._clock()
         while True:
             with self.lock:
                 self.lock.wait_for(lambda: self._is_awake, _LOOK_EVERY_S)
@@ -184,11 +187,19 @@ class Steward:
                 if self._is_ending:
                     return
                 try:
-                    self._cycle(self._clock())
+                    looked_s, before_s = self._clock(), looked_s
+                    self._excuse(looked_s - before_s, looked_s)
+                    self._cycle(looked_s)
                 except LabelloopError as exc:
                     self._fail("registry", f"{exc.code}: {exc}")
                 except Exception:  # the daemon loop
                     logger.exception("a turn of the reconcile loop failed, trying again")
+
+    def _excuse(self, still_s: float, now_s: float) -> None:
+        """Take no node for dead that may have been unheard because this registry itself stood still (paused, a disk that hung)."""
+        if still_s >= self._dead_after_s / 2:
+            logger.warning("the registry stood still for %.1f s: nodes get as long as after a start to be heard", still_s)
+            self._look_until_s = now_s + self._dead_after_s
 
     def _cycle(self, now_s: float) -> None:
         while self._inbox:

@@ -35,7 +35,7 @@ def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
 
 def state_of(node: m.NodeView) -> str:
     """Return alive, draining, drained (nothing of it runs any more), or how long it has been silent."""
-    drain = ("draining" if node.status.processes else "drained") if node.is_draining else ""
+    drain = ("drained" if node.is_drained else "draining") if node.is_draining else ""
     if not node.is_alive:
         return f"silent {node.age_s:.0f} s{f', {drain}' if drain else ''}"
     return drain or "alive"

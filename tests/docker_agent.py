@@ -1,7 +1,7 @@
 """What runs inside a small docker for a test: evaluates Python expressions, one JSON line each, on that node's `RabbitBroker`.
 
-Called by `tests.support_dockers`; never by anything else. `broker`, `InviteReply`, `QueueSpec` and the AMQP helpers below are there
-for the expressions.
+Called by `tests.support_dockers`; never by anything else. `broker`, `InviteReply`, `QueueSpec`, `Move` and the AMQP helpers below
+are there for the expressions.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import msgspec
 
 from cluster.broker import QueueSpec
 from cluster.broker.rabbitmq import RabbitBroker
+from cluster.broker.rabbitmq_queues import Move
 from labelloop.errors import LabelloopError
 from labelloop.messages import InviteReply
 from labelloop.settings import Settings
@@ -108,7 +109,14 @@ def main() -> None:
     settings = msgspec.convert(config["settings"], Settings)
     identity = Identity(*map(Path, config["identity"]))
     broker = RabbitBroker(config["hostname"], config["ip"], Path(config["state"]), "testcluster", identity, settings)
-    names = {**globals(), "broker": broker, "identity": config["identity"], "QueueSpec": QueueSpec, "InviteReply": InviteReply}
+    names = {
+        **globals(),
+        "broker": broker,
+        "identity": config["identity"],
+        "QueueSpec": QueueSpec,
+        "InviteReply": InviteReply,
+        "Move": Move,
+    }
     for line in sys.stdin:
         asked = json.loads(line)
         try:

@@ -166,6 +166,10 @@ class Rabbit:
             for name in own:
                 channel.queue_declare(name, durable=True, auto_delete=False)
 
+    def log(self) -> str:
+        """Return what the server has logged since it was made."""
+        return (self.folder / "server.log").read_text(encoding="utf-8", errors="replace")
+
     def keep_names(self) -> None:
         """Write where replicas are, as the manager does after each declaration: RabbitMQ by itself does so seconds later."""
         self.control("eval", "dets:sync(ra_directory_reverse), ok.")

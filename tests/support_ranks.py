@@ -6,8 +6,8 @@ Owns the forks it starts and reaps exactly those. They leave by `os._exit`, so t
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import os
-import signal
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -35,7 +35,8 @@ def forked(n: int, work: Callable[[int], None], errors: Path) -> Iterator[list[i
         if pid == 0:
             status = 1
             try:
-                signal.alarm(90)  # a fork never outlives its test for long
+                stuck = (errors / f"rank-{rank}.txt").open("w")
+                faulthandler.dump_traceback_later(90, exit=True, file=stuck)  # a fork never outlives its test for long
                 torch.set_num_threads(1)  # it has inherited the name of a thread pool, not its threads
                 work(rank)
                 status = 0
@@ -53,4 +54,4 @@ def forked(n: int, work: Callable[[int], None], errors: Path) -> Iterator[list[i
 
 def errors_in(folder: Path) -> str:
     """Return the tracebacks that forks left behind."""
-    return "\n".join(path.read_text() for path in sorted(folder.glob("rank-*.txt")))
+    return "\n".join(path.read_text() for path in sorted(folder.glob("rank-*.txt"))).strip()

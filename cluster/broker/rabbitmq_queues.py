@@ -46,9 +46,9 @@ class Replicas(msgspec.Struct, frozen=True):
 
 
 class Move(msgspec.Struct, frozen=True):
-    """One step: give `queue` a replica on `node`, take it away, hand it the lead, or make the queue anew."""
+    """One step: give `queue` a replica on `node`, take it away, hand it the lead, go on from its fullest one, or make it anew."""
 
-    action: Literal["grow", "shrink", "lead", "renew"]
+    action: Literal["grow", "shrink", "lead", "rescue", "renew"]
     queue: str
     node: str = ""
 
@@ -62,7 +62,7 @@ def plan_balance(queues: Sequence[Replicas], members: Sequence[str], running: Se
     """Return the moves that give each queue its number of replicas on running members, with leads spread evenly; pure.
 
     A replica on a member that is down but not forgotten stays: it may come back. A queue that lost its majority to members
-    that were forgotten cannot be mended by moves and is made anew, empty.
+    that were forgotten goes on from the replica that holds most; only one that lost all of them is made anew, empty.
     """
     moves: list[Move] = []
     load = Counter(dict.fromkeys(running, 0))
@@ -72,8 +72,8 @@ def plan_balance(queues: Sequence[Replicas], members: Sequence[str], running: Se
         alive = [node for node in queue.nodes if node in running]
         strangers = [node for node in queue.nodes if node not in members]
         if 2 * len(alive) <= len(queue.nodes):
-            if strangers:
-                moves.append(Move("renew", queue.name))
+            if strangers and len(alive) + len(strangers) == len(queue.nodes):  # else one that is down may hold more
+                moves.append(Move("rescue" if alive else "renew", queue.name))
             continue
         replicas = _moves_of(queue, strangers, members, running, load, moves)
         _lead(queue, [node for node in replicas if node in running], leads, moves)
@@ -173,6 +173,42 @@ Said
 """
 
 
+# RabbitMQ 3.10 cannot shrink a queue that has no majority. The fullest replica that runs is shown a queue of itself alone, so that
+# it elects itself; then one lost replica is shown to it again, whose removal is what its log keeps.
+_RESCUE = """
+  (rescue, Name, _) ->
+    Q = Lookup(Name),
+    {Ra, _} = amqqueue:get_pid(Q),
+    Nodes = maps:get(nodes, amqqueue:get_type_state(Q)),
+    Alive = [N || N <- Nodes, lists:member(N, rabbit_nodes:all_running())],
+    State = fun(N) -> [S] = [E || E <- tuple_to_list(element(2, sys:get_state({Ra, N}))), is_map(E), is_map_key(cluster, E)], S end,
+    Full = fun(N) -> #{log := Log} = State(N), {Index, Term} = ra_log:last_index_term(Log), {Term, Index, N} end,
+    {_, _, Chosen} = lists:max([Full(N) || N <- Alive]),
+    Me = {Ra, Chosen},
+    Lost = {Ra, hd([N || N <- Nodes, not lists:member(N, Alive)])},
+    #{cluster := #{Me := Peer, Lost := Away}} = State(Chosen),
+    Shown = fun(E, Cluster) -> case is_map(E) andalso is_map_key(cluster, E) of true -> E#{cluster := Cluster}; false -> E end end,
+    Show = fun(Cluster) ->
+      sys:replace_state(Me, fun({Is, Data}) -> {Is, list_to_tuple([Shown(E, Cluster) || E <- tuple_to_list(Data)])} end)
+    end,
+    Elect = fun
+      (_, 0) -> throw(not_elected);
+      (Again, Left) ->
+        _ = ra:trigger_election(Me),
+        timer:sleep(100),
+        case ra:members(Me, 1000) of {ok, [Me], Me} -> ok; _ -> Again(Again, Left - 1) end
+    end,
+    [catch ra:force_delete_server(quorum_queues, {Ra, N}) || N <- Nodes, N =/= Chosen],
+    _ = Show(#{Me => Peer}),
+    ok = Elect(Elect, 50),
+    _ = Show(#{Me => Peer, Lost => Away}),
+    {ok, _, Me} = ra:remove_member(Me, Lost, 5000),
+    Alone = fun(Old) -> amqqueue:set_pid(amqqueue:set_type_state(Old, (amqqueue:get_type_state(Old))#{nodes := [Chosen]}), Me) end,
+    _ = rabbit_misc:execute_mnesia_transaction(fun() -> rabbit_amqqueue:update(amqqueue:get_name(Q), Alone) end),
+    ok;
+"""
+
+
 def execution(moves: Sequence[Move]) -> str:
     """Return the expression that makes `moves` and answers [[action, name, outcome], ...], 'ok' where it worked.
 
@@ -193,6 +229,7 @@ Make = fun
       {{not_migrated, already_leader}} -> ok;
       Other -> Other
     end;
+  {_RESCUE.strip()}
   (renew, Name, _) ->
     Q = Lookup(Name),
     {{Ra, _}} = amqqueue:get_pid(Q),

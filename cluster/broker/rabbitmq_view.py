@@ -13,6 +13,7 @@ from collections.abc import Callable
 import msgspec
 
 from cluster.broker.rabbitmq_config import host_of
+from cluster.broker.rabbitmq_queues import wanted_replicas
 from labelloop.messages import BrokerView
 
 CLUSTER_PREFIX = "labelloop/"
@@ -55,13 +56,18 @@ case Booted of
       end,
       {Name, N}
     end,
+    Held = fun(Q) ->
+      {resource, _, _, Name} = amqqueue:get_name(Q),
+      {Name, length([N || N <- maps:get(nodes, amqqueue:get_type_state(Q)), lists:member(N, rabbit_mnesia:cluster_nodes(running))])}
+    end,
     Counted = [try Count(Q) catch _:_ -> {<<>>, {-1, -1}} end || Q <- rabbit_amqqueue:list()],
     #{node => node(), booted => Booted, is_paused => Paused, cluster => rabbit_nodes:cluster_name(),
       members => Names(rabbit_mnesia:cluster_nodes(all)), running => Names(rabbit_mnesia:cluster_nodes(running)),
       partitions => Names(rabbit_node_monitor:partitions()),
       alarms => length(rabbit_alarm:get_alarms()),
       queues => maps:from_list([{Name, N} || {Name, {N, _}} <- Counted, N >= 0]),
-      consumers => maps:from_list([{Name, N} || {Name, {_, N}} <- Counted, N >= 0])};
+      consumers => maps:from_list([{Name, N} || {Name, {_, N}} <- Counted, N >= 0]),
+      replicas => maps:from_list([Held(Q) || Q <- rabbit_amqqueue:list(), amqqueue:get_type(Q) =:= rabbit_quorum_queue])};
   _ ->
     Known = try file:consult(rabbit_node_monitor:cluster_status_filename()) of
       {ok, [{All, _}]} -> All;
@@ -85,6 +91,7 @@ class Look(msgspec.Struct, frozen=True):
     alarms: int = 0
     queues: dict[str, int] = {}
     consumers: dict[str, int] = {}
+    replicas: dict[str, int] = {}
 
 
 def view_of(look: Look, known_cluster: str = "") -> BrokerView:
@@ -105,6 +112,7 @@ def view_of(look: Look, known_cluster: str = "") -> BrokerView:
         running=tuple(sorted(map(host_of, look.running))),
         queues=look.queues,
         consumers=look.consumers,
+        short=tuple(sorted(queue for queue, n in look.replicas.items() if n < wanted_replicas(len(look.running)))),
         reason=_trouble(look),
     )
 

@@ -105,6 +105,16 @@ def check_members(exam: Exam) -> Iterator[Finding]:
             why="one replica of each queue is missing; with too few members running the cluster pauses",
             way_out="start its docker again; after five minutes the others forget it and it joins anew when it returns",
         )
+    for queue in sorted({queue for broker in views.values() for queue in broker.short}):
+        hostname = next(name for name, broker in views.items() if queue in broker.short)
+        yield Finding(
+            severity=Severity.WARNING,
+            check="members",
+            node=hostname,
+            what=f"queue {queue} has fewer replicas than the running members could hold",
+            why="while it is being copied, the death of one more docker may stop it",
+            way_out=f"wait half a minute and look again; if it stays, see `labelloop logs {hostname} --service manager`",
+        )
 
 
 def _usual_members(views: dict[str, BrokerView]) -> tuple[str, ...]:

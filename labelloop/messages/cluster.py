@@ -71,7 +71,8 @@ class BrokerView(Message, frozen=True, kw_only=True):
 
     `state`: 'paused' = in a minority, so it answers nobody until the partition heals. `cluster` is the id of the broker cluster it
     belongs to, '' = outside any. `members` and `running` are host names; `queues` counts the messages of each queue, ready or
-    being worked on, `consumers` those who fetch from it (a queue that is not in it: not known).
+    being worked on, `consumers` those who fetch from it (a queue that is not in it: not known). `short` names the queues that have
+    fewer replicas on running members than they should: they are being copied, and until then one more death may cost messages.
     """
 
     kind: Literal["embedded", "rabbitmq"] = "embedded"
@@ -81,6 +82,7 @@ class BrokerView(Message, frozen=True, kw_only=True):
     running: tuple[str, ...] = ()
     queues: dict[str, int] = {}
     consumers: dict[str, int] = {}
+    short: tuple[str, ...] = ()
     reason: str = ""
 
 
@@ -114,13 +116,17 @@ class NodeStatus(Message, frozen=True, kw_only=True):
 
 
 class NodeView(Message, frozen=True, kw_only=True):
-    """A node as the registry sees it; `age_s` since its last heartbeat by the registry's own monotonic clock."""
+    """A node as the registry sees it; `age_s` since its last heartbeat by the registry's own monotonic clock.
+
+    `is_drained`: it has taken the order that stops its role processes, or is dead; meaningful while `is_draining`.
+    """
 
     status: NodeStatus
     age_s: float
     is_alive: bool
     kind: PeerKind = "node"
     is_draining: bool = False
+    is_drained: bool = False
 
 
 class NodesReply(Message, frozen=True, kw_only=True):

@@ -13,6 +13,7 @@ finding.
 
 from __future__ import annotations
 
+import abc
 import logging
 import threading
 import time
@@ -77,7 +78,7 @@ class Pace:
         self._is_released = True
 
 
-class Stream:
+class Stream(abc.ABC):
     """One client. `n_done` of `n` items are acknowledged or answered; `troubles` counts the retryable errors by their code."""
 
     def __init__(self, name: str, cluster: Cluster, task: str, pace: Pace, item_ids: Sequence[str]) -> None:
@@ -112,9 +113,9 @@ class Stream:
         """Return whether the client still tries."""
         return self._thread.is_alive()
 
+    @abc.abstractmethod
     def step(self) -> bool:
         """Do what is due; return whether there was anything to do. Raises what the cluster answers."""
-        raise NotImplementedError
 
     def heard(self) -> None:
         """Note that the cluster gave an answer."""

@@ -162,9 +162,10 @@ class Net:
         self.await_whole(*dockers)
 
     def await_whole(self, *dockers: str) -> None:
-        """Return when exactly these dockers are the running members of one cluster, by the word of each."""
+        """Return when exactly these dockers are the running members of one cluster, by the word of each, with all queues copied."""
         names = tuple(sorted(self.names[docker] for docker in dockers))
         until(lambda: all(self.seen(docker) == (names, names) for docker in dockers), f"{names} are one cluster")
+        until(lambda: not any(self.status(docker).broker.short for docker in dockers), "each queue has its replicas")
         assert len({self.status(docker).erlang_hash for docker in dockers}) == 1
 
     # ------------------------------------------------------------ looking

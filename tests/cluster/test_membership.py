@@ -131,6 +131,15 @@ def test_a_manager_killed_in_the_middle_of_a_join_ends_in_the_right_state_by_ord
     assert net.queued("d") == MESSAGES
 
 
+def test_a_member_that_was_frozen_until_the_others_dropped_it_is_a_member_again_by_itself(net: Net) -> None:
+    with net.unharmed("b", "c"):
+        net.lab.freeze("d")
+        until(lambda: net.seen("b")[1] == ("b", "c"), "the others go on without d")
+        net.lab.thaw("d")
+        net.await_whole("b", "c", "d")
+    assert net.queued("d") == MESSAGES
+
+
 def test_after_a_power_cut_of_all_they_come_back_by_themselves_even_with_their_hosts_files_lost(net: Net) -> None:
     net.cut_power("b", "c", "d")
     for docker in "bcd":

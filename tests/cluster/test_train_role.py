@@ -36,7 +36,7 @@ def items(tmp_path_factory: pytest.TempPathFactory) -> Items:
 @pytest.fixture(scope="module")
 def node(tmp_path_factory: pytest.TempPathFactory, items: Items) -> Iterator[TrainNode]:
     media = Path(items[0][1].removeprefix("file://")).parent
-    with running_node(tmp_path_factory.mktemp("node"), media, requeue_after_s=1.0, lease_s=6.0, checkpoint_s=0.05) as found:
+    with running_node(tmp_path_factory.mktemp("node"), media, requeue_after_s=1.0, lease_s=2.0, checkpoint_s=0.05) as found:
         found.start("data", "train", "rpc")
         yield found
 

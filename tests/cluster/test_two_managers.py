@@ -255,6 +255,17 @@ def test_a_killed_registry_disturbs_no_role_and_gives_no_order(formed: Cluster) 
     assert formed.role_pids() == before
 
 
+def test_a_registry_that_stood_still_takes_no_node_for_dead(formed: Cluster) -> None:
+    epoch, before, said = formed.registry.nodes().epoch, formed.role_pids(), len(formed.log("registry"))
+    os.kill(formed.pid("registry"), signal.SIGSTOP)
+    time.sleep(2 * SETTINGS.cluster.dead_after_s)  # as long as two deaths
+    os.kill(formed.pid("registry"), signal.SIGCONT)
+    until(lambda: "the registry stood still" in formed.log("registry")[said:], "it has noticed")
+    until(lambda: formed.registry.nodes().last_reason.startswith("2 of 2 nodes as wanted"))
+    assert "is dead" not in formed.log("registry")[said:]
+    assert (formed.registry.nodes().epoch, formed.role_pids()) == (epoch, before)
+
+
 def test_a_manager_comes_back_with_the_registry_down(formed: Cluster) -> None:
     formed.stop_process("registry")
     formed.kill("train-1")
@@ -296,7 +307,7 @@ def test_a_registry_that_lost_its_state_learns_and_orders_only_after_form(formed
     formed.start_process("registry")
     until(lambda: formed.registry.nodes().state == "learning" and len(formed.registry.nodes().nodes) == 2)
     assert formed.registry.topology().train_rpc == formed.status("train-1").rpc
-    time.sleep(30 * SETTINGS.cluster.heartbeat_s)  # time in which it could have ordered
+    time.sleep(2 * SETTINGS.cluster.dead_after_s)  # time in which it could have ordered
     assert formed.registry.nodes().state == "learning"
     assert formed.role_pids() == before
     reply = formed.registry.form(FormRequest(), deadline_s=120)

@@ -30,7 +30,7 @@ NODES = {"train-1": "127.0.0.2", "inference-1": "127.0.0.3"}
 CHECKOUT = Path(__file__).resolve().parents[2]
 SETTINGS = Settings(
     cluster=ClusterSettings(
-        heartbeat_s=0.1, dead_after_s=8.0, ping_timeout_s=1.0, backoff_first_s=0.05, shutdown_grace_s=2.0, inference_processes=4
+        heartbeat_s=0.1, dead_after_s=3.0, ping_timeout_s=1.0, backoff_first_s=0.05, shutdown_grace_s=2.0, inference_processes=4
     )
 )
 

@@ -120,8 +120,7 @@ def test_a_silent_node_leads_nobody_and_what_it_last_said_of_its_processes_is_no
     nodes, _, processes, _ = status_tables(msgspec.structs.replace(REPLY, nodes=(silent,)), [])
     assert nodes.rows[0] == ("gpu-1", "train", "silent 7 s, draining", "-", "-", "-", "7", "-", "waits for [the] cookie")
     assert processes.rows == ()
-    idle = msgspec.structs.replace(NODES[0], status=msgspec.structs.replace(NODES[0].status, processes=()))
-    assert live_row(idle)[2] == "drained"
+    assert live_row(msgspec.structs.replace(NODES[0], is_drained=True))[2] == "drained"
 
 
 def test_the_live_table_shows_all_of_it_and_takes_no_cell_for_markup() -> None:
@@ -157,7 +156,7 @@ def test_every_command_of_ops_does_its_work_and_speaks_json(world: World, shell:
     assert [n["status"]["role"] for n in formed["nodes"]["nodes"]] == ["train", "inference", "inference"]
     assert len(shell.json("assign", "i2=none")["nodes"]) == 3
     drained = shell.json("drain", "i1", "--wait", "60")
-    assert [n["is_draining"] for n in drained["nodes"]] == [False, True, False]
+    assert [(n["is_draining"], n["is_drained"]) for n in drained["nodes"]] == [(False, False), (True, True), (False, False)]
     assert i1.status().processes == ()
     assert not any(n["is_draining"] for n in shell.json("drain", "i1", "--undo")["nodes"])
     world.settled("2 of 2 nodes as wanted")

@@ -182,6 +182,29 @@ def test_a_wiped_member_is_refused_until_it_was_forgotten(trio: list[Docker]) ->
     assert fetched(gamma) == ["kept"]
 
 
+def test_a_queue_that_lost_its_majority_for_good_goes_on_from_the_replica_that_is_left(trio: list[Docker]) -> None:
+    alpha, beta, gamma = trio
+    alpha.do("broker._execute(broker._server.control, [Move('shrink', 'inference.work', 'rabbit@gamma')])")
+    wait_for(lambda: all(docker.do("broker.view()")["short"] == ["inference.work"] for docker in trio))
+    put(beta, *(f"m{number}" for number in range(30)))
+    beta.kill()
+    beta.wipe()
+    forget(alpha, "beta")
+    balance(alpha)
+    assert replicas(gamma) == {"inference.work": ["alpha", "gamma"]}
+    assert fetched(gamma) == sorted(f"m{number}" for number in range(30))
+    beta.boot()
+    enter(beta, alpha)
+    wait_for(lambda: whole(trio))
+    balance(alpha)
+    wait_for(lambda: not any(docker.do("broker.view()")["short"] for docker in trio))
+    put(beta, "more")
+    alpha.signal(signal.SIGKILL, SERVER)
+    assert fetched(gamma) == ["more"]
+    wait_for(lambda: started(alpha))
+    wait_for(lambda: whole(trio))
+
+
 def test_a_member_that_was_forgotten_while_it_was_away_joins_anew(trio: list[Docker]) -> None:
     alpha, _, gamma = trio
     gamma.signal(signal.SIGKILL, SERVER)

@@ -91,7 +91,8 @@ def test_ctrl_c_ends_up_at_once_though_a_docker_says_nothing(tmp_path: Path) -> 
     with socket.create_server(("127.0.0.1", 0)) as silent:
         text = f'{HEAD}[[hosts]]\naddress = "127.0.0.1"\nport = {silent.getsockname()[1]}\n'
         argv = [sys.executable, "-m", "scripts.cli", "up", str(write(tmp_path, text))]
-        with subprocess.Popen(argv, cwd=CHECKOUT, stderr=subprocess.PIPE, text=True) as up:
+        heeded = ["env", "--default-signal=INT", *argv]  # a shell's background job ignores it
+        with subprocess.Popen(heeded, cwd=CHECKOUT, stderr=subprocess.PIPE, text=True) as up:
             silent.settimeout(60)
             with silent.accept()[0]:
                 up.send_signal(signal.SIGINT)

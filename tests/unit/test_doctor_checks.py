@@ -260,6 +260,12 @@ CASES: list[tuple[str, Callable[[Exam], Exam], tuple[Severity, str, str], str]] 
         "gpu-9 is a member of the RabbitMQ cluster and does not run",
     ),
     (
+        "queue not copied yet",
+        _many(*(broker(n, short=("inference.c1.bulk",)) for n in MEMBERS)),
+        (W, "members", INFER),
+        "queue inference.c1.bulk has fewer replicas than the running members could hold",
+    ),
+    (
         "no consumer",
         _many(*(broker(n, queues={"inference.c1.bulk": 5}, consumers={"inference.c1.bulk": 0}) for n in MEMBERS)),
         (E, "queue", INFER),

@@ -37,6 +37,17 @@ def test_a_cluster_that_we_did_not_name_is_none() -> None:
     assert view_of(Look("ready", False, "rabbit@a", "rabbit@a", ("rabbit@a",), ("rabbit@a",))).cluster == ""
 
 
+@pytest.mark.parametrize(
+    ("running", "replicas", "short"), [("abc", 2, ("q",)), ("abc", 3, ()), ("ab", 2, ()), ("abcde", 3, ("q",))]
+)
+def test_a_queue_is_short_while_the_running_members_could_hold_more_of_it(
+    running: str, replicas: int, short: tuple[str, ...]
+) -> None:
+    nodes = tuple(f"rabbit@{name}" for name in running)
+    look = Look("ready", False, "rabbit@a", "labelloop/C", (*nodes, "rabbit@dead"), nodes, replicas={"q": replicas, "whole": 5})
+    assert view_of(look).short == short
+
+
 class Eyes:
     """Looks that take until `opened` is set, and say `seen`."""
 
