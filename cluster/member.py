@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from cluster.broker import Broker, QueueSpec
-from cluster.membership import Action, Seen, Step, View, caretaker, decide, is_cut_off, to_forget
+from cluster.membership import Action, Seen, Step, View, caretaker, decide, is_cut_off, is_held_up, to_forget
 from cluster.peers import Peers
 from labelloop.errors import ConflictError, LabelloopError, NotReadyError, RetryableError, StaleEpochError
 from labelloop.messages import BrokerView, ForgetRequest, InviteReply, InviteRequest, MachineInfo, NodeStatus
@@ -72,7 +72,7 @@ class Member:
         self._failed_starts = 0
         self._is_remembered = False
         self._dead_since_s: dict[str, float] = {}
-        self._cut_off_since_s: float | None = None
+        self._stranded_since_s: float | None = None
         self._balanced: tuple[frozenset[str], frozenset[str]] | None = None
         self._said = ""
 
@@ -178,11 +178,11 @@ class Member:
 
     def _is_stranded(self, view: View) -> bool:
         now_s = self._clock()
-        if not is_cut_off(view):
-            self._cut_off_since_s = None
-        elif self._cut_off_since_s is None:
-            self._cut_off_since_s = now_s
-        return self._cut_off_since_s is not None and now_s - self._cut_off_since_s >= self._stranded_after_s
+        if not is_cut_off(view) and not is_held_up(view):
+            self._stranded_since_s = None
+        elif self._stranded_since_s is None:
+            self._stranded_since_s = now_s
+        return self._stranded_since_s is not None and now_s - self._stranded_since_s >= self._stranded_after_s
 
     def _seen(self, machine: MachineInfo, status: NodeStatus | None) -> Seen | None:
         if machine.hostname == self._me:

@@ -22,7 +22,8 @@ class Action(Enum):
     """`KEEP`: this node is a running member. `ADOPT`: it is one already and only its own record does not say so yet. `START` waits
     for a broker that runs and ends it when it stays silent.
 
-    `RESTART` ends a broker that the others dropped and that has not noticed; nothing is emptied, and `START` follows.
+    `RESTART` ends a broker that the others dropped and that has not noticed, or that stays paused though they reach it; nothing is
+    emptied, and `START` follows.
     `REJOIN` is `JOIN` after the cluster forgot this node's earlier life. `RESET_AND_FORM`: the majority is lost and this node is
     among the survivors that begin anew; when it is empty, `FOUND` or `JOIN` follow.
     """
@@ -52,8 +53,8 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
 
     `survivors`: who forms anew after a lost majority. `unheard`: inference machines that may hold a living cluster and did not
     answer; none inside an order, whose silent machines are bad. `is_remembered`: the cluster refused the join because it still
-    knows an earlier life of this node. `failed_starts`: in a row, of this node's broker. `is_stranded`: `is_cut_off` has held for
-    longer than a minority takes to pause.
+    knows an earlier life of this node. `failed_starts`: in a row, of this node's broker. `is_stranded`: `is_cut_off` or
+    `is_held_up` has held for longer than a minority takes to pause, or to go on once it is none.
     """
 
     me: str
@@ -154,9 +155,7 @@ def _kept(view: View, living: Living) -> Step | None:
     if not is_ours or _is_cookie_foreign(view, living):
         return None
     if mine.state == "paused":
-        return Step(
-            action=Action.WAIT, reason=f"paused in a minority, {_of(living)} of {living.cluster} run: waiting for the network"
-        )
+        return _paused(view, living)
     if mine.state == "running":
         if is_cut_off(view):
             return _cut_off(view, living)
@@ -177,6 +176,21 @@ def is_cut_off(view: View) -> bool:
     if living is None or mine.state != "running" or mine.cluster != living.cluster or _is_connected(view, living):
         return False
     return view.me in living.members and bool(set(mine.members) & set(living.members) - {view.me})
+
+
+def is_held_up(view: View) -> bool:
+    """Return whether this node's broker is paused though the living cluster, which it is a member of, counts it as running."""
+    living, mine = living_cluster(view.machines), view.mine.broker
+    return living is not None and mine.state == "paused" and mine.cluster == living.cluster and view.me in living.running
+
+
+def _paused(view: View, living: Living) -> Step:
+    """Wait for the network. Where it is whole again and the broker does not go on, its boot waits for a lock of Erlang that was
+    lost when the connections came back at the same moment (seen: RabbitMQ 3.10 on Erlang 25); a new start gets it."""
+    if view.is_stranded and is_held_up(view):
+        why = f"paused though {living.teller} reaches it: starting its broker anew"
+        return Step(action=Action.RESTART, reason=why, host=living.teller)
+    return Step(action=Action.WAIT, reason=f"paused in a minority, {_of(living)} of {living.cluster} run: waiting for the network")
 
 
 def _cut_off(view: View, living: Living) -> Step:

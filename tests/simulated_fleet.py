@@ -55,6 +55,7 @@ class SimBroker:
         self.known = ""
         self.is_up = False
         self.is_dropped = False  # frozen for so long that the others go on without it, and thawed: until it starts anew
+        self.is_hung = False  # paused, and does not go on though the others count it as running: until it starts anew
         self.changes = 0
         self.balanced = 0
         self._snapshot: BrokerView | None = None
@@ -98,7 +99,7 @@ class SimBroker:
             known = self.known if self.database is not None else ""
             return BrokerView(kind="rabbitmq", state="stopped", cluster=known)
         members = tuple(sorted(self.database.lives))
-        if self.is_paused:
+        if self.is_paused or self.is_hung:
             return BrokerView(kind="rabbitmq", state="paused", cluster=self.known, members=members)
         self.known = self.database.cluster
         running = tuple(sorted(broker.name for broker in self.running()))
@@ -114,14 +115,14 @@ class SimBroker:
     def start(self, is_over: Callable[[], bool] = never) -> None:
         self.fleet.tick()
         if self.is_up:
-            if self.is_paused:
+            if self.is_paused or self.is_hung:
                 raise NotReadyError("paused")
             return
         self.changes += 1
         if self.database is None:
             self.database = Database(self.name, self.fleet.new_life())
         self.vm_cookie = self.cookie
-        self.is_up, self.is_dropped = True, False
+        self.is_up, self.is_dropped, self.is_hung = True, False, False
         others = [self.fleet.brokers[name] for name in self.database.lives if name in self.fleet.brokers and name != self.name]
         if any(self.meets(other) and other.database is not None and not other.knows(self) for other in others):
             self.is_up = False
@@ -139,7 +140,7 @@ class SimBroker:
 
     def _end(self, what: str) -> None:
         if self.is_up:
-            if self.is_running and len(self.running()) > 1 and self.name not in self.fleet.leaving:
+            if self.is_running and not self.is_hung and len(self.running()) > 1 and self.name not in self.fleet.leaving:
                 self.fleet.violations.append(f"{self.name} was {what} as a running member of {self.truth().cluster}")
             self.changes += 1
         self.is_up = False

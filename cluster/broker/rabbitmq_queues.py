@@ -220,11 +220,16 @@ def execution(moves: Sequence[Move]) -> str:
     rows = ",\n  ".join(f"[{', '.join(queue)}]" for queue in by_queue.values())
     return f"""
 Lookup = fun(Name) -> {{ok, Q}} = rabbit_amqqueue:lookup(rabbit_misc:r(<<"/">>, queue, Name)), Q end,
+Holds = fun(Name, Node) ->
+  {{Ra, _}} = amqqueue:get_pid(Lookup(Name)),
+  is_pid(rpc:call(Node, erlang, whereis, [Ra], 2000))
+end,
 Make = fun
   (grow, Name, Node) -> rabbit_quorum_queue:add_member(<<"/">>, Name, Node, 5000);
   (shrink, Name, Node) -> rabbit_quorum_queue:delete_member(<<"/">>, Name, Node);
   (lead, Name, Node) ->
-    case rabbit_quorum_queue:transfer_leadership(Lookup(Name), Node) of
+    case Holds(Name, Node) andalso rabbit_quorum_queue:transfer_leadership(Lookup(Name), Node) of
+      false -> no_replica_runs_there;
       {{migrated, _}} -> ok;
       {{not_migrated, already_leader}} -> ok;
       Other -> Other

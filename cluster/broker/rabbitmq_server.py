@@ -1,7 +1,7 @@
 """The life of one RabbitMQ server: prepare its files, start it, take over one that runs, wait until it answers, end it.
 
-Owns the broker's folders and its process. Must never boot by force, never end a server that is paused in a minority, and never
-put a secret into argv, environment, log or error. Called by `rabbitmq`.
+Owns the broker's folders and its process. Must never boot by force, never end by itself a server that is paused in a minority, and
+never put a secret into argv, environment, log or error. Called by `rabbitmq`.
 
 Locks: `change` is held while the server is started, ended or moved; whoever does several such steps holds it throughout.
 """

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import os
 import sys
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
@@ -60,16 +59,8 @@ class LabGround:
         self.registry.close()
 
     def form(self) -> None:
-        """Give every docker its role by the registry, and return when they have them; a busy machine may need several answers."""
-        until_s = time.monotonic() + FORM_S
-        while True:
-            try:
-                self.registry.form(m.FormRequest(roles=self.wanted), deadline_s=FORM_S)
-                return
-            except NotReadyError as exc:
-                if time.monotonic() > until_s:
-                    raise
-                logger.warning("waiting on: %s", exc)
+        """Give every docker its role by the registry, and return when they have them."""
+        self.registry.form(m.FormRequest(roles=self.wanted), deadline_s=FORM_S)
 
     # ------------------------------------------------------------ who is what
 

@@ -68,8 +68,8 @@ def doctor(formed: Formed, *words: str) -> Report:
 
 
 def found(report: Report) -> list[tuple[str, str]]:
-    """Return (check, node) of the errors; warnings, of many restarts for instance, are the doing of earlier tests."""
-    return [(finding.check, finding.node) for finding in report.findings if finding.severity is Severity.ERROR]
+    """Return (check, node) of all findings but the warnings of many restarts, which are the doing of earlier tests."""
+    return [(f.check, f.node) for f in report.findings if f.severity is Severity.ERROR or f.check != "process"]
 
 
 def what(report: Report, check: str, node: str) -> str:

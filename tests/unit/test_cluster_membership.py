@@ -82,6 +82,14 @@ TABLE: list[tuple[str, View, Action, str]] = [
         "failed to start",
     ),
     ("paused", _view("c", {"a": AB_OF_ABC, "b": AB_OF_ABC, "c": PAUSED}), Action.WAIT, "paused"),
+    ("paused for long", _view("c", {"a": AB_OF_ABC, "b": AB_OF_ABC, "c": PAUSED}, is_stranded=True), Action.WAIT, "paused"),
+    ("paused, and the others count it as running", _view("c", {"a": ABC, "b": ABC, "c": PAUSED}), Action.WAIT, "paused"),
+    (
+        "paused for long, and the others count it as running: its boot hangs",
+        _view("c", {"a": ABC, "b": ABC, "c": PAUSED}, is_stranded=True),
+        Action.RESTART,
+        "paused though a reaches it",
+    ),
     ("cut off, not paused yet", _view("c", {"a": AB_OF_ABC, "b": AB_OF_ABC, "c": _in("C", "abc", "c")}), Action.WAIT, "cut off"),
     (
         "cut off and never paused: it was frozen",
@@ -537,6 +545,24 @@ def test_a_member_that_was_frozen_and_dropped_starts_anew_once_it_had_time_to_pa
     assert "broker was running alone in " in member.tend(circle)
     assert fleet.is_whole() and fleet.violations == []
     assert fleet.brokers["d"].database is database and {"before", "meanwhile"} <= fleet.brokers["d"].database.messages
+
+
+def test_a_member_that_stays_paused_though_the_others_reach_it_starts_anew_after_a_while_and_nothing_is_emptied() -> None:
+    fleet = _formed()
+    fleet.publish("a", "before")
+    fleet.brokers["d"].is_hung = True
+    database = fleet.brokers["d"].database
+    member, circle = fleet.managers["d"].member, fleet.managers["d"].circle
+    before = fleet.changes()
+    for _ in range(3):
+        with pytest.raises(NotReadyError, match="paused in a minority, 4 of 4 members running"):
+            member.tend(circle)
+        fleet.now_s += 5.0
+    assert fleet.changes() == before
+    fleet.now_s += 5.0
+    assert "broker was paused in " in member.tend(circle)
+    assert fleet.is_whole() and fleet.violations == []
+    assert fleet.brokers["d"].database is database and "before" in fleet.brokers["d"].database.messages
 
 
 def test_upkeep_starts_a_dead_broker_and_leaves_a_healthy_one_alone() -> None:
