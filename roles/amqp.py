@@ -14,10 +14,12 @@ import logging
 import os
 import socket
 import ssl
+import struct
 import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+import amqp
 import amqp.exceptions
 import kombu
 import kombu.exceptions
@@ -29,6 +31,7 @@ from labelloop.settings import BrokerSettings
 logger = logging.getLogger(__name__)
 
 CONNECT_S = 2.0
+CLOSE_S = 0.3
 USER_TIMEOUT_MS = 4000
 MOST_IDLE = 16
 _ERRORS = (kombu.exceptions.OperationalError, OSError, amqp.exceptions.AMQPError, amqp.exceptions.MessageNacked)
@@ -68,6 +71,16 @@ def transport_options(settings: BrokerSettings) -> dict[str, Any]:
         "write_timeout": settings.confirm_timeout_s,
         "socket_settings": {socket.TCP_USER_TIMEOUT: USER_TIMEOUT_MS},
     }
+
+
+def shorten_waits(connection: kombu.Connection | None) -> None:
+    """Let a consumer that ends wait `CLOSE_S` for each answer of its RabbitMQ: closing takes four, and a dead one gives none."""
+    own = getattr(connection, "_connection", None)  # `.connection` would connect
+    transport = own.transport if isinstance(own, amqp.Connection) else None
+    if transport is not None and transport.sock is not None:
+        wait = struct.pack("ll", int(CLOSE_S), int(CLOSE_S % 1 * 1e6))
+        with contextlib.suppress(OSError):
+            transport.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, wait)
 
 
 def quorum_queue(name: str) -> kombu.Queue:

@@ -263,6 +263,20 @@ def test_a_frozen_broker_is_noticed_and_taken_up_again(rabbit: Rabbit, app: Role
         await_echo(app, tmp_path, name, "after")
 
 
+@pytest.mark.parametrize("pool", ["prefork", "solo"])
+def test_a_worker_that_is_told_to_end_while_its_broker_is_silent_ends_before_its_manager_kills_it(
+    rabbit: Rabbit, app: RoleApp, tmp_path: Path, name: str, pool: str
+) -> None:
+    with worker(rabbit, tmp_path, name, pool=pool) as process:
+        await_echo(app, tmp_path, name, "before")
+        rabbit.tell(signal.SIGSTOP)
+        try:
+            process.terminate()
+            assert process.wait(Settings().cluster.shutdown_grace_s) == 0
+        finally:
+            rabbit.tell(signal.SIGCONT)
+
+
 def test_workers_and_senders_outlive_a_broker_that_is_killed_and_started_again(
     rabbit: Rabbit, app: RoleApp, tmp_path: Path, name: str
 ) -> None:
