@@ -68,7 +68,8 @@ def run_train_worker(config: RoleConfig, config_file: Path, settings: Settings) 
             logger.info("the hint of run %d is dropped, the sweep gives another: %s", hint.run, why)
             return
         good = [machine.hostname for machine in read_machines(Path(config.state_dir)).of("train")]
-        if runner.is_full() and (node := next_taker(hint, config.node, good)):
+        is_out = bool(good) and config.node not in good  # its order to end, or to come back, is on its way
+        if (is_out or runner.is_full()) and (node := next_taker(hint, config.node, good)):
             hinter.pass_on(msgspec.structs.replace(hint, passed=(*hint.passed, config.node)), node)
         else:
             runner.offer(hint)
