@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cluster.process import find_marked, mark_of
+from tests.support_signals import INTERRUPTIBLE
 
 HERE = Path(__file__).resolve().parents[2]
 
@@ -118,7 +119,7 @@ class Demo:
         for name in ("port", "registry-port"):  # of its own, however many demos start at this moment
             if not (state / name).exists():
                 (state / name).write_text(str(free_port()))
-        argv = (sys.executable, "-m", "scripts.cli", "demo", "--state", str(state), *options)
+        argv = (*INTERRUPTIBLE, sys.executable, "-m", "scripts.cli", "demo", "--state", str(state), *options)
         with self.output.open("wb") as output:
             self.process = subprocess.Popen(argv, cwd=HERE, stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
 

@@ -24,6 +24,7 @@ from labelloop import messages as m
 from scripts import cli
 from scripts.commands_page import PAGE, page
 from tests.support_registry import World, open_world, until
+from tests.support_signals import INTERRUPTIBLE
 
 NODES = (
     m.NodeView(
@@ -242,7 +243,7 @@ def test_draining_that_takes_longer_than_one_waits_is_said_and_goes_on(world: Wo
 def test_who_interrupts_an_order_hears_that_it_goes_on(world: World) -> None:
     (t1,) = world.boot("t1")
     t1.may_answer.clear()
-    argv = [sys.executable, "-m", "scripts.cli", "form", "--role", "t1=train", "--state", str(world.folder)]
+    argv = [*INTERRUPTIBLE, sys.executable, "-m", "scripts.cli", "form", "--role", "t1=train", "--state", str(world.folder)]
     forming = subprocess.Popen(argv, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
     until(lambda: t1.orders, "the order is out")
     forming.send_signal(signal.SIGINT)
@@ -316,7 +317,7 @@ def test_following_one_process_prints_its_lines_alone(world: World) -> None:
 @contextlib.contextmanager
 def _following(world: World, *words: str) -> Iterator[list[str]]:
     """Yield the lines that `labelloop logs --follow` has printed; it is interrupted at the end, as Ctrl-C does."""
-    argv = [sys.executable, "-m", "scripts.cli", "logs", *words, "--follow", "--state", str(world.folder)]
+    argv = [*INTERRUPTIBLE, sys.executable, "-m", "scripts.cli", "logs", *words, "--follow", "--state", str(world.folder)]
     follower = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     seen: list[str] = []
     assert follower.stdout is not None and follower.stderr is not None

@@ -17,6 +17,7 @@ from cluster.joinline import show_join_line
 from cluster.mount import ensure_mounted, is_mounted
 from cluster.up import project_files
 from labelloop.errors import InvalidInputError, NotReadyError
+from tests.support_signals import INTERRUPTIBLE
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 HEAD = 'registry = "10.0.0.2:7600"\ndatastore = "/home/datastore"\n'
@@ -90,9 +91,8 @@ def test_the_files_of_a_checkout_are_those_git_tracks_without_the_tests(tmp_path
 def test_ctrl_c_ends_up_at_once_though_a_docker_says_nothing(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         text = f'{HEAD}[[hosts]]\naddress = "127.0.0.1"\nport = {silent.getsockname()[1]}\n'
-        argv = [sys.executable, "-m", "scripts.cli", "up", str(write(tmp_path, text))]
-        heeded = ["env", "--default-signal=INT", *argv]  # a shell's background job ignores it
-        with subprocess.Popen(heeded, cwd=CHECKOUT, stderr=subprocess.PIPE, text=True) as up:
+        argv = [*INTERRUPTIBLE, sys.executable, "-m", "scripts.cli", "up", str(write(tmp_path, text))]
+        with subprocess.Popen(argv, cwd=CHECKOUT, stderr=subprocess.PIPE, text=True) as up:
             silent.settimeout(60)
             with silent.accept()[0]:
                 up.send_signal(signal.SIGINT)
