@@ -1,0 +1,3 @@
+from learning.query.strategy import Strategy
+
+STRATEGIES: dict[str, Strategy] = {}
