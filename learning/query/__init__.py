@@ -38,6 +38,7 @@ def select(
     parts: NDArray[np.float32] | None = None,
     part_starts: NDArray[np.int64] | None = None,
     costs: NDArray[np.float32] | None = None,
+    annotator_labels: NDArray[np.int64] | None = None,
     parameters: Mapping[str, Any] | None = None,
     n: int = 0,
     seed: int = 0,
@@ -46,13 +47,14 @@ def select(
 ) -> Selection:
     """Return the `n` items (0 = all) of a pool that teach most, first first.
 
-    proba: (n_items, k) with rows that sum to 1 (multilabel: independent), or None while no model serves.
-    features: (n_items, d), or None. labelled_features: (m, d) of the labelled items, labels: (m,) their class numbers (multilabel: (m, k)
-    of 0/1). committee: (n_members, n_items, k). parts: (p, k), probabilities of regions or tokens, those of item i in rows
-    part_starts[i] to part_starts[i + 1]. costs: (n_items,) above 0, what asking an item costs; a score is divided by it (B. Settles,
-    M. Craven, L. Friedland, "Active Learning with Real Annotation Costs", NIPS workshop 2008). parameters: of the strategy, by name.
-    exploration: share in [0, 1] of random items woven into the order (random and typiclust ignore it).
-    The answer depends on the arguments alone. An empty pool gives an empty selection, a pool smaller than `n` all of it.
+    proba: (n_items, k) with rows that sum to 1 (multilabel: independent), or None while no model serves. features: (n_items, d), or
+    None. labelled_features: (m, d) of the labelled items, labels: (m,) their class numbers (multilabel: (m, k) of 0/1). committee:
+    (n_members, n_items, k). parts: (p, k), probabilities of regions or tokens, those of item i in rows part_starts[i] to
+    part_starts[i + 1]. costs: (n_items,) above 0, what asking an item costs; a score is divided by it (B. Settles, M. Craven, L.
+    Friedland, "Active Learning with Real Annotation Costs", NIPS workshop 2008). annotator_labels: (m, n_annotators), what each
+    answered on the labelled items. parameters: of the strategy, by name. exploration: share in [0, 1] of random items woven into
+    the order (random and typiclust ignore it). The answer depends on the arguments alone. An empty pool gives an empty selection, a
+    pool smaller than `n` all of it.
 
     Raises InvalidInputError naming an unknown strategy, a value out of range, or what the strategy lacks.
     """
@@ -60,7 +62,14 @@ def select(
         raise InvalidInputError(f"strategy {strategy!r} is unknown: use one of auto, {', '.join(ALL)}")
     if n < 0 or not 0.0 <= exploration <= 1.0:
         raise InvalidInputError(f"n must be 0 or more and exploration in [0, 1], got {n} and {exploration}")
-    known = {"labels": labels, "committee": committee, "parts": parts, "part_starts": part_starts, "costs": costs}
+    known = {
+        "labels": labels,
+        "committee": committee,
+        "parts": parts,
+        "part_starts": part_starts,
+        "costs": costs,
+        "annotator_labels": annotator_labels,
+    }
     pool = make_pool(proba, features, labelled_features, is_multilabel, seed, **known)
     reason = "asked for by name"
     if strategy == "auto":

@@ -1,8 +1,8 @@
 """badge: ask for items that are uncertain and differ from each other, by k-means++ over the gradients of the last layer.
 
-J. T. Ash, C. Zhang, A. Krishnamurthy, J. Langford, A. Agarwal, "Deep Batch Active Learning by Diverse, Uncertain Gradient Lower Bounds",
-ICLR 2020. The gradient embedding of an item is a (x) h with a = p - e_y (y the likeliest class) and h its features, so
-|g - g'|^2 = |a|^2 |h|^2 + |a'|^2 |h'|^2 - 2 (a a') (h h'): two small products, and the n x (classes x features) matrix never exists.
+J. T. Ash, C. Zhang, A. Krishnamurthy, J. Langford, A. Agarwal, "Deep Batch Active Learning by Diverse, Uncertain Gradient Lower
+Bounds", ICLR 2020. The gradient embedding of an item is a (x) h with a = p - e_y (y the likeliest class) and h its features, so |g
+- g'|^2 = |a|^2 |h|^2 + |a'|^2 |h'|^2 - 2 (a a') (h h'): two small products, and the n x (classes x features) matrix never exists.
 The first pick has the longest gradient, each next one is drawn with probability proportional to its squared distance to the picks.
 Such a draw needs no distance to be up to date: a row drawn by what it was and kept with probability new / old has the very same
 chances, so that all rows are looked at again only after many draws were refused. Called through `learning.query.select`.

@@ -77,6 +77,8 @@ def _check_others(pool: Pool) -> None:
         _check_parts(pool.parts, pool.part_starts, pool.is_multilabel)
     if pool.labels is not None:
         _check_labels(pool, pool.labels)
+    if pool.annotator_labels is not None and (pool.labels is None or pool.annotator_labels.shape[:-1] != pool.labels.shape[:1]):
+        raise InvalidInputError(f"annotator_labels must be (labelled items, annotators), got shape {pool.annotator_labels.shape}")
     if pool.costs is not None and not (is_paid := (np.isfinite(pool.costs) & (pool.costs > 0))).all():
         row = int((~is_paid).argmax())
         raise InvalidInputError(f"the cost of item {row} is {pool.costs[row]}: costs are finite and above 0")

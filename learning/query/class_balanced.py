@@ -2,8 +2,8 @@
 
 J. Z. Bengar, J. van de Weijer, L. L. Fuentes, B. Raducanu, "Class-Balanced Active Learning for Image Classification", WACV 2022: an
 item's gain is its uncertainty plus `weight` times the part of its probabilities that classes still lack on the way to equal counts;
-the greedy rule takes the largest gain and counts the item's probabilities as its label. Gains only fall, so the greedy rule is played
-among the largest bounds alone and its picks are still the exact ones. Called through `learning.query.select`.
+the greedy rule takes the largest gain and counts the item's probabilities as its label. Gains only fall, so the greedy rule is
+played among the largest bounds alone and its picks are still the exact ones. Called through `learning.query.select`.
 
 | given | answer |
 | --- | --- |

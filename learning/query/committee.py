@@ -1,9 +1,9 @@
 """bald, committee_kl, committee_vote: ask where the members of a committee disagree.
 
-N. Houlsby, F. Huszar, Z. Ghahramani, M. Lengyel, "Bayesian Active Learning for Classification and Preference Learning", 2011 (BALD).
-A. McCallum, K. Nigam, "Employing EM and Pool-Based Active Learning for Text Classification", ICML 1998 (divergence to the mean).
-I. Dagan, S. P. Engelson, "Committee-Based Sampling For Training Probabilistic Classifiers", ICML 1995 (vote entropy).
-The mean Kullback-Leibler divergence to the mean distribution is the mutual information of BALD, term by term: one function, two names.
+N. Houlsby, F. Huszar, Z. Ghahramani, M. Lengyel, "Bayesian Active Learning for Classification and Preference Learning", 2011
+(BALD). A. McCallum, K. Nigam, "Employing EM and Pool-Based Active Learning for Text Classification", ICML 1998 (divergence to the
+mean). I. Dagan, S. P. Engelson, "Committee-Based Sampling For Training Probabilistic Classifiers", ICML 1995 (vote entropy). The
+mean Kullback-Leibler divergence to the mean distribution is the mutual information of BALD, term by term: one function, two names.
 Owns disagreement over given probabilities; must never train the members. Called through `learning.query.select`.
 
 | given | answer |

@@ -1,11 +1,11 @@
 """core_set: ask for the items farthest from everything labelled or asked (greedy k-center).
 
 O. Sener, S. Savarese, "Active Learning for Convolutional Neural Networks: A Core-Set Approach", ICLR 2018; the greedy rule is T. F.
-Gonzalez, "Clustering to minimize the maximum intercluster distance", Theoretical Computer Science, 1985. The picks are the textbook's:
-a distance to the centres known so far is an upper bound of the distance to all, since a centre more only brings it down (lazy greedy:
-M. Minoux, 1978). So the greedy rule is played among the rows with the largest bounds, and another row is looked at again only when
-its bound says that it might be the farthest. Rows whose distances agree to float32 rounding may be taken in either order.
-Memory is one (n,) bound beside the features. Called through `learning.query.select`.
+Gonzalez, "Clustering to minimize the maximum intercluster distance", Theoretical Computer Science, 1985. The picks are the
+textbook's: a distance to the centres known so far is an upper bound of the distance to all, since a centre more only brings it down
+(lazy greedy: M. Minoux, 1978). So the greedy rule is played among the rows with the largest bounds, and another row is looked at
+again only when its bound says that it might be the farthest. Rows whose distances agree to float32 rounding may be taken in either
+order. Memory is one (n,) bound beside the features. Called through `learning.query.select`.
 
 | given | answer |
 | --- | --- |
@@ -30,7 +30,7 @@ _FAR = 100.0  # squared length of the mean over the variance: beyond it float32 
 
 
 def core_set_scores(pool: Pool, n: int, parameters: Parameters) -> NDArray[np.float32]:
-    """Return distances: (n_items,), those of the picks as they were when picked, those of the rest as bounds below the last pick's."""
+    """Return distances: (n_items,), those of the picks as when picked, those of the rest as bounds below the last pick's."""
     z, labelled = _centred(features_of(pool, "core_set"), pool.labelled_features)
     n_picks = min(n or MAX_PICKS, pool.n_items)
     walk = _Walk(z, labelled, n_picks)

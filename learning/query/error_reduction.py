@@ -1,10 +1,11 @@
 """expected_error_reduction: ask for the item whose label, whatever it is, would leave the least doubt about the rest.
 
-N. Roy, A. McCallum, "Toward Optimal Active Learning through Sampling Estimation of Error Reduction", ICML 2001. The model that is asked
-"what if" is least-squares posterior fitting (M. Sugiyama, "Superfast-Trainable Multi-Class Probabilistic Classifier by Least-Squares
-Posterior Fitting", IEICE Transactions, 2010): a ridge regression on the labels, cut at 0 and brought to sum 1. One more sample changes
-its inverse by a rank-one term (Sherman and Morrison, 1950), so each "what if" is exact and no model is trained again.
-Bounded: `candidates` items, `references` items, `classes` likeliest labels, whatever the pool's size. Called through `learning.query.select`.
+N. Roy, A. McCallum, "Toward Optimal Active Learning through Sampling Estimation of Error Reduction", ICML 2001. The model that is
+asked "what if" is least-squares posterior fitting (M. Sugiyama, "Superfast-Trainable Multi-Class Probabilistic Classifier by
+Least-Squares Posterior Fitting", IEICE Transactions, 2010): a ridge regression on the labels, cut at 0 and brought to sum 1. One
+more sample changes its inverse by a rank-one term (Sherman and Morrison, 1950), so each "what if" is exact and no model is trained
+again. Bounded: `candidates` items, `references` items, `classes` likeliest labels, whatever the pool's size. Called through
+`learning.query.select`.
 
 | given | answer |
 | --- | --- |

@@ -1,8 +1,8 @@
 """expected_gradient_length: ask where the label, whatever it is, would change a softmax head most.
 
-B. Settles, M. Craven, S. Ray, "Multiple-Instance Active Learning", NIPS 2007 (expected gradient length, expected model change).
-For a head over features h with a bias, the gradient of the log loss at label y is (p - e_y) times (h, 1), so its length is the product of
-two lengths and no gradient is ever built. Called through `learning.query.select`.
+B. Settles, M. Craven, S. Ray, "Multiple-Instance Active Learning", NIPS 2007 (expected gradient length, expected model change). For
+a head over features h with a bias, the gradient of the log loss at label y is (p - e_y) times (h, 1), so its length is the product
+of two lengths and no gradient is ever built. Called through `learning.query.select`.
 
 | given | answer |
 | --- | --- |

@@ -35,7 +35,7 @@ class KmeansParameters(Parameters, frozen=True, kw_only=True):
 
 
 def kmeans_scores(pool: Pool, n: int, parameters: KmeansParameters) -> NDArray[np.float32]:
-    """Return (n_items,) float32: at most 500 picks in (1, 2], one a cluster and then the next nearest; the rest random in [0, 1)."""
+    """Return (n_items,) float32: picks in (1, 2], one a cluster and then the next nearest; the rest random in [0, 1)."""
     features = features_of(pool, "kmeans")
     n_wanted = min(n or MAX_CLUSTERS, pool.n_items)
     rng = np.random.default_rng(pool.seed)

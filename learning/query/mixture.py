@@ -40,7 +40,7 @@ def weave(scores: NDArray[np.float32], n: int, share: float, seed: int) -> tuple
 def deal(orders: list[NDArray[np.int64]], shares: list[float], n: int) -> NDArray[np.int64]:
     """Return `n` distinct items dealt from several orders of the same pool, each order getting its share of every prefix.
 
-    orders: each (n or more,) distinct items, best first. shares: positive, one an order. An item that two orders name is given once.
+    orders: each distinct items, best first. shares: positive, one an order. An item that two orders name is given once.
     """
     weights = np.array(shares, dtype=np.float64) / sum(shares)
     queues = [iter(order.tolist()) for order in orders]

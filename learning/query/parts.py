@@ -1,9 +1,10 @@
 """region_uncertainty, span_uncertainty: an item is as uncertain as its regions or tokens.
 
-C.-A. Brust, C. Kaeding, J. Denzler, "Active Learning for Deep Object Detection", VISAPP 2019: sum, mean or maximum over the boxes of a
-picture. B. Settles, M. Craven, "An Analysis of Active Learning Strategies for Sequence Labeling Tasks", EMNLP 2008: total and mean token
-entropy, least confident sequence. Y. Shen, H. Yun, Z. C. Lipton, Y. Kronrod, A. Anandkumar, "Deep Active Learning for Named Entity
-Recognition", ICLR 2018: normalised by length. Owns the gathering of parts into items. Called through `learning.query.select`.
+C.-A. Brust, C. Kaeding, J. Denzler, "Active Learning for Deep Object Detection", VISAPP 2019: sum, mean or maximum over the boxes
+of a picture. B. Settles, M. Craven, "An Analysis of Active Learning Strategies for Sequence Labeling Tasks", EMNLP 2008: total and
+mean token entropy, least confident sequence. Y. Shen, H. Yun, Z. C. Lipton, Y. Kronrod, A. Anandkumar, "Deep Active Learning for
+Named Entity Recognition", ICLR 2018: normalised by length. Owns the gathering of parts into items. Called through
+`learning.query.select`.
 
 | given | answer |
 | --- | --- |
@@ -37,7 +38,7 @@ class RegionParameters(Parameters, frozen=True, kw_only=True):
 
 
 class SpanParameters(Parameters, frozen=True, kw_only=True):
-    """How the uncertainty of a text's tokens is gathered; `sequence` and `normalized` are of its likeliest labels, whatever `measure`."""
+    """How the uncertainty of a text's tokens is gathered; `sequence` and `normalized` ignore `measure`."""
 
     measure: Measure = "entropy"
     gather: Annotated[

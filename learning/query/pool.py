@@ -1,7 +1,7 @@
 """What a query strategy sees and answers.
 
-Owns `Pool`, `Selection`, the falling order and the questions "does the pool hold what I need". Must never import a strategy. Called by
-every file of this package; `learning.query.checks` makes pools.
+Owns `Pool`, `Selection`, the falling order and the questions "does the pool hold what I need". Must never import a strategy. Called
+by every file of this package; `learning.query.checks` makes pools.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ class Pool(NamedTuple):
 
     proba (n, k); features (n, d); committee (m, n, k) of m models' probabilities; parts (p, k), the probabilities of all regions or
     tokens, those of item i being rows part_starts[i] to part_starts[i + 1]; costs (n,) above 0. Of what is labelled:
-    labelled_features (l, d) and labels, (l,) class numbers or (l, k) of 0/1 when items have several labels.
+    labelled_features (l, d) and labels, (l,) class numbers or (l, k) of 0/1 when items have several labels;
+    annotator_labels (l, a), what each of a annotators answered.
     """
 
     n_items: int
@@ -46,6 +47,7 @@ class Pool(NamedTuple):
     parts: NDArray[np.float32] | None = None
     part_starts: NDArray[np.int64] | None = None
     costs: NDArray[np.float32] | None = None
+    annotator_labels: NDArray[np.int64] | None = None
 
 
 def proba_of(pool: Pool, strategy: str) -> NDArray[np.float32]:
