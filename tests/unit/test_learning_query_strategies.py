@@ -12,9 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from labelloop.errors import InvalidInputError
 from learning.query import Selection, select
 from learning.query import core_set as core_set_module
 from learning.query.badge import draw_picks
+from learning.query.bagging import bagged_committee
 from learning.query.error_reduction import Ridge, posterior
 from learning.query.mixture import deal
 from learning.scaling import fit_scaling
@@ -377,3 +379,24 @@ def test_a_cost_divides_the_score() -> None:
     assert "per unit of cost" in got.reason
     typical = select("auto", proba=None, features=gauss(60, 3), costs=costs)
     assert (typical.strategy, "costs do not count yet" in typical.reason) == ("typiclust", True)
+
+
+def test_a_bagged_committee_disagrees_between_classes_and_agrees_where_labels_are() -> None:
+    rng = np.random.default_rng(0)
+    near = np.concatenate([rng.normal((-3, 0), 0.5, (20, 2)), rng.normal((3, 0), 0.5, (20, 2))]).astype(np.float32)
+    labels = np.repeat([0, 1], 20)
+    between = rng.normal((0, 0), 0.1, (10, 2)).astype(np.float32)
+    x = np.concatenate([near, between])
+    committee = bagged_committee(near, labels, x, 2, n_members=12, seed=1)
+    assert committee.shape == (12, 50, 2)
+    np.testing.assert_allclose(committee.sum(axis=2), 1, rtol=1e-5)
+    np.testing.assert_array_equal(committee[:, :40].mean(axis=0).argmax(axis=1), labels)
+    votes = scores_of(select("committee_vote", proba=None, features=None, committee=committee))
+    assert votes[40:].max() > 0.5
+    assert votes[:40].max() == 0
+    assert np.array_equal(committee, bagged_committee(near, labels, x, 2, n_members=12, seed=1))
+    sure = bagged_committee(near, np.zeros(40, dtype=np.int64), x, 2)
+    assert (sure.argmax(axis=2) == 0).all()
+    for bad in ({"n_members": 1}, {"labels": labels[:3]}, {"labels": labels + 1}):
+        with pytest.raises(InvalidInputError):
+            bagged_committee(**{"labelled_features": near, "labels": labels, "features": x, "n_labels": 2, **bad})
