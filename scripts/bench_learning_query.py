@@ -7,9 +7,11 @@ same given probabilities and features: no model is asked. Called by `scripts.ben
 
 from __future__ import annotations
 
+import itertools
+import sys
 import time
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -22,83 +24,76 @@ ROUNDS = 5
 N_ASKED = 100
 DIM, N_CLASSES = 128, 10
 Matrix = NDArray[np.float32]
+Lines = Iterator[tuple[str, dict[str, Any]]]
 
 
 def figures() -> dict[str, Any]:
     """Return the figures by line: `ratio` = own seconds over the baseline's, `times` = a rival's seconds over own."""
     rng = np.random.default_rng(0)
-    lines = {
-        **_uncertainty(rng.dirichlet(np.full(N_CLASSES, 0.7), 1_000_000).astype(np.float32)),
-        **_features(
-            rng.standard_normal((100_000, DIM), dtype=np.float32),
-            rng.dirichlet(np.full(N_CLASSES, 0.7), 100_000).astype(np.float32),
-            rng.standard_normal((1000, DIM), dtype=np.float32),
-        ),
-        **_small(rng),
-    }
-    return {"asked": N_ASKED, "rivals_missing": rivals.missing(), **lines}
+    found: dict[str, Any] = {"asked": N_ASKED, "rivals_missing": rivals.missing()}
+    for name, line in itertools.chain(_uncertainty(rng), _greedy(rng), _small(rng)):
+        print(f"{name}: {line}", file=sys.stderr, flush=True)
+        found[name] = line
+    return found
 
 
-def _uncertainty(proba: Matrix) -> dict[str, Any]:
+def _uncertainty(rng: np.random.Generator) -> Lines:
+    proba = _distributions(rng, 1_000_000)
     few = proba[:100_000]
     bare = ("sum of p * log p, one bare pass", lambda: float((proba * np.log(proba)).sum()))
     few_bare = ("sum of p * log p, one bare pass", lambda: float((few * np.log(few)).sum()))
-    lines = {}
     for name in ("entropy", "margin", "least_confidence"):
-        lines[f"{name}_1m_x_10"] = _line(bare, _ask(name, None, proba), at_most=2.0)
+        yield f"{name}_1m_x_10", _line(bare, _ask(name, None, proba), at_most=2.0)
         line = _line(few_bare, _ask(name, None, few))
-        lines[f"{name}_100k_x_10"] = _beside(line, rivals.uncertainty(name, few, N_ASKED))
-    return lines
+        yield f"{name}_100k_x_10", _beside(line, rivals.uncertainty(name, few, N_ASKED))
 
 
-def _features(x: Matrix, proba: Matrix, near: Matrix) -> dict[str, Any]:
-    passes = ("100 bare matrix-vector passes", lambda: [x @ x[row] for row in range(N_ASKED)])
-    one_pass = ("one bare matrix-vector pass", lambda: x @ near[0])
-    lines = {}
+def _greedy(rng: np.random.Generator) -> Lines:
+    x, near = rng.standard_normal((100_000, DIM), dtype=np.float32), rng.standard_normal((1000, DIM), dtype=np.float32)
+    proba, passes = _distributions(rng, len(x)), _passes(x)
     for n_labelled in (10, 1000):
-        line = _line(passes, _ask("core_set", x, None, labelled_features=near[:n_labelled]), at_most=1.0)
+        ask = _ask("core_set", x, None, labelled_features=near[:n_labelled])
+        line = _line(passes, ask, at_most=1.0)
         wanted = _textbook_core_set(x, near[:n_labelled])
-        got = _ask("core_set", x, None, labelled_features=near[:n_labelled])().indices.tolist()
-        line["picks_as_textbook"] = sum(a == b for a, b in zip(got, wanted, strict=True))
+        line["picks_as_textbook"] = sum(a == b for a, b in zip(ask().indices.tolist(), wanted, strict=True))
         beside = rivals.core_set(x, near[:n_labelled], N_ASKED) if n_labelled == 10 else {}
-        lines[f"core_set_100k_x_128_{n_labelled}_labelled"] = _beside(line, beside)
-    badge = _line(passes, _ask("badge", x, proba))
-    badge["peak_mb"] = _peak_mb(_ask("badge", x, proba))
-    badge["gradient_matrix_mb"] = round(x.nbytes * N_CLASSES / 2**20)
-    lines["badge_100k_x_128_x_10"] = _beside(badge, rivals.badge(x, proba, near, N_ASKED))
-    density = _line(one_pass, _ask("density_weighted", x, proba))
-    density["peak_mb"] = _peak_mb(_ask("density_weighted", x, proba))
-    density["square_of_the_pool_mb"] = round(len(x) ** 2 * 8 / 2**20)
-    lines["density_weighted_100k_x_128"] = density
+        yield f"core_set_100k_x_128_{n_labelled}_labelled", _beside(line, beside)
+    ask = _ask("badge", x, proba)
+    sizes = {"peak_mb": _peak_mb(ask), "gradient_matrix_mb": round(x.nbytes * N_CLASSES / 2**20)}
+    yield "badge_100k_x_128_x_10", {**_line(passes, ask), **sizes}
+    ask = _ask("density_weighted", x, proba)
+    sizes = {"peak_mb": _peak_mb(ask), "square_of_the_pool_mb": round(len(x) ** 2 * 8 / 2**20)}
+    yield "density_weighted_100k_x_128", {**_line(("one bare matrix-vector pass", lambda: x @ near[0]), ask), **sizes}
     for name in ("expected_gradient_length", "class_balanced"):
-        lines[f"{name}_100k"] = _line(passes, _ask(name, x, proba))
-    return lines
+        yield f"{name}_100k", _line(passes, _ask(name, x, proba))
 
 
-def _small(rng: np.random.Generator) -> dict[str, Any]:
-    """Lines at sizes at which the rivals still answer."""
-    x, near = rng.standard_normal((10_000, DIM), dtype=np.float32), rng.standard_normal((100, DIM), dtype=np.float32)
-    proba = rng.dirichlet(np.full(N_CLASSES, 0.7), 10_000).astype(np.float32)
-    labels = rng.integers(0, N_CLASSES, 100)
+def _small(rng: np.random.Generator) -> Lines:
+    """Yield lines at sizes at which the rivals still answer."""
+    x, near = rng.standard_normal((20_000, DIM), dtype=np.float32), rng.standard_normal((100, DIM), dtype=np.float32)
+    proba, labels = _distributions(rng, len(x)), rng.integers(0, N_CLASSES, len(near))
+    yield "badge_20k_x_128_x_10", _beside(_line(_passes(x), _ask("badge", x, proba)), rivals.badge(x, proba, N_ASKED))
+    x, proba = x[:10_000], proba[:10_000]
+    line = _line(_passes(x), _ask("density_weighted", x, proba))
+    yield "density_weighted_10k_x_128", _beside(line, rivals.density_weighted(x, proba, N_ASKED))
+    line = _line(_passes(x), _ask("typiclust", x, None, labelled_features=near))
+    yield "typiclust_10k_x_128", _beside(line, rivals.typiclust(x, near, N_ASKED))
+    yield "kmeans_10k_x_128", _line(_passes(x), _ask("kmeans", x, None))
+    known = {"labelled_features": near, "labels": labels}
+    yield "expected_error_reduction_10k_x_128", _line(_passes(x), _ask("expected_error_reduction", x, proba, **known))
     committee = rng.dirichlet(np.full(N_CLASSES, 0.7), (5, 20_000)).astype(np.float32)
     mean = ("mean over the members, one bare pass", lambda: committee.mean(axis=0))
-    products = ("all products of two items, one bare pass", lambda: x @ x.T)
-    lines = {
-        "density_weighted_10k_x_128": _beside(
-            _line(products, _ask("density_weighted", x, proba)), rivals.density_weighted(x, proba, N_ASKED)
-        ),
-        "typiclust_10k_x_128": _beside(
-            _line(products, _ask("typiclust", x, None, labelled_features=near)), rivals.typiclust(x, near, N_ASKED)
-        ),
-        "kmeans_10k_x_128": _line(products, _ask("kmeans", x, None)),
-        "expected_error_reduction_10k_x_128": _line(
-            products, _ask("expected_error_reduction", x, proba, labelled_features=near, labels=labels)
-        ),
-    }
     for name in ("committee_kl", "committee_vote"):
         line = _line(mean, _ask(name, None, None, committee=committee))
-        lines[f"{name}_5_x_20k_x_10"] = _beside(line, rivals.committee(name, committee, N_ASKED))
-    return lines
+        yield f"{name}_5_x_20k_x_10", _beside(line, rivals.committee(name, committee, N_ASKED))
+
+
+def _distributions(rng: np.random.Generator, n: int) -> Matrix:
+    return rng.dirichlet(np.full(N_CLASSES, 0.7), n).astype(np.float32)
+
+
+def _passes(x: Matrix) -> tuple[str, Callable[[], Any]]:
+    return f"{N_ASKED} bare matrix-vector passes", lambda: [x @ x[row] for row in range(N_ASKED)]
 
 
 def _ask(name: str, x: Matrix | None, proba: Matrix | None, **known: Any) -> Callable[[], Any]:

@@ -70,14 +70,14 @@ def core_set(x: Matrix, near: Matrix, n: int) -> Calls:
 
         def alipy_core_set() -> Any:
             with shimmed(0) as alipy:
-                asked = alipy.query_strategy.QueryInstanceCoresetGreedy(both, labels, list(range(len(both))))
+                asked = alipy.query_strategy.QueryInstanceCoresetGreedy(both, labels, np.arange(len(both)))
                 return asked.select(known, left, batch_size=n)
 
         calls["alipy"] = _warm(alipy_core_set)
     return calls
 
 
-def badge(x: Matrix, proba: Matrix, near: Matrix, n: int) -> Calls:
+def badge(x: Matrix, proba: Matrix, n: int) -> Calls:
     """Return calls for a BADGE batch."""
     if not _has("skactiveml"):
         return {}

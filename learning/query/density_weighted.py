@@ -45,14 +45,19 @@ def mean_cosine(features: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return the mean cosine similarity of each row of features (n, d) to all rows, itself included: (n,) in [-1, 1]."""
     n, d = features.shape
     inverse, total = np.empty(n, dtype=np.float32), np.zeros(d)
+    is_whole = True
     blocks = [slice(begin, begin + _BLOCK_ROWS) for begin in range(0, n, _BLOCK_ROWS)]
     for rows in blocks:
-        block = rows_as_floats(features, rows)
+        block = np.ascontiguousarray(features[rows], dtype=np.float32)
         norms = np.sqrt(np.einsum("ij,ij->i", block, block))
+        if not np.isfinite(norms.sum()):  # a missing value shows in its row's length: no look of its own for it
+            is_whole, block = False, rows_as_floats(features, rows)
+            norms = np.sqrt(np.einsum("ij,ij->i", block, block))
         inverse[rows] = np.divide(1, norms, out=np.zeros_like(norms), where=norms > 0)
         total += inverse[rows] @ block
     mean = (total / max(n, 1)).astype(np.float32)
     out = np.empty(n, dtype=np.float32)
     for rows in blocks:
-        out[rows] = (rows_as_floats(features, rows) @ mean) * inverse[rows]
+        block = features[rows] if is_whole else rows_as_floats(features, rows)
+        out[rows] = (block @ mean) * inverse[rows]
     return out
