@@ -39,7 +39,7 @@ def draw_picks(
     proba: NDArray[np.float32], h: NDArray[np.float32], n: int, is_multilabel: bool, rng: np.random.Generator
 ) -> NDArray[np.int64]:
     """Return up to n distinct rows, as drawn; fewer when no gradient differs from the picks'."""
-    gradients = _Gradients(proba, h, is_multilabel)
+    gradients = Gradients(proba, h, is_multilabel)
     picks = [int(gradients.squares.argmax())]
     nearest = gradients.nearest(None, picks)
     nothing = 1e-9 * float(gradients.squares.max())
@@ -56,7 +56,7 @@ def draw_picks(
 
 
 def _draw(
-    gradients: _Gradients,
+    gradients: Gradients,
     nearest: NDArray[np.float32],
     sums: NDArray[np.float64],
     picks: list[int],
@@ -74,7 +74,7 @@ def _draw(
             patience -= 1
 
 
-class _Gradients:
+class Gradients:
     """Squared distances between gradient embeddings, from their two factors."""
 
     def __init__(self, proba: NDArray[np.float32], h: NDArray[np.float32], is_multilabel: bool) -> None:
