@@ -114,7 +114,7 @@ stop_stock_broker() {  # Debian's own service would hold the ports and the data 
 
 wanted_extras() {
   case $command in
-    test) printf 'node web tensorflow alipy test' ;;
+    test) printf 'node web tensorflow alipy rivals test' ;;
     node | lab) printf 'node' ;;
     registry) printf 'registry' ;;
     web) printf 'registry web' ;;

@@ -16,9 +16,13 @@ from typing import Any
 
 
 def list_benchmarks() -> tuple[str, ...]:
-    """Return the names that `scripts/bench` knows: `bench_infer_cluster.py` is 'infer-cluster'."""
-    names = (path.stem.removeprefix("bench_") for path in Path(__file__).parent.glob("bench_*.py"))
-    return tuple(sorted(name.replace("_", "-") for name in names))
+    """Return the names that `scripts/bench` knows: `bench_infer_cluster.py` is 'infer-cluster'.
+
+    A section of another benchmark (`bench_learning_query.py` beside `bench_learning.py`) is no name of its own.
+    """
+    names = {path.stem.removeprefix("bench_") for path in Path(__file__).parent.glob("bench_*.py")}
+    whole = (name for name in names if not any(name.startswith(f"{other}_") for other in names))
+    return tuple(sorted(name.replace("_", "-") for name in whole))
 
 
 def machine() -> dict[str, Any]:

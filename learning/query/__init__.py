@@ -1,33 +1,30 @@
 """Which item to ask next: one file a strategy, `select` the one entry.
 
-Owns the table of strategies. Must never train, read or write. Called by the inference role (rank) and the bench.
+Owns the way from a name to an order. Must never train, read or write. Called by the inference role (rank) and the bench.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from labelloop.errors import InvalidInputError
+from learning.query import rivals
+from learning.query.checks import make_pool
 from learning.query.cold_start import choose
-from learning.query.entropy import entropy_scores
-from learning.query.least_confidence import least_confidence_scores
-from learning.query.margin import margin_scores
 from learning.query.mixture import weave
-from learning.query.pool import Pool, Selection, falling, make_pool
-from learning.query.random_order import random_scores
-from learning.query.typiclust import typiclust_scores
+from learning.query.pool import Pool, Selection, falling
+from learning.query.strategy import Parameters, Strategy
+from learning.query.table import BUILT_IN
 
-_UNCERTAINTY: dict[str, Callable[[Pool], NDArray[np.float32]]] = {
-    "least_confidence": least_confidence_scores,
-    "margin": margin_scores,
-    "entropy": entropy_scores,
-}
-STRATEGIES: tuple[str, ...] = ("auto", "random", "typiclust", *_UNCERTAINTY)
+ALL: dict[str, Strategy] = {**BUILT_IN, **rivals.STRATEGIES}
+# those that probabilities and features of the pool suffice for; `ALL` has the others too
+STRATEGIES: tuple[str, ...] = ("auto", *(name for name, row in BUILT_IN.items() if set(row.needs) <= {"proba", "features"}))
 
-__all__ = ["STRATEGIES", "Selection", "select"]
+__all__ = ["ALL", "STRATEGIES", "Parameters", "Selection", "Strategy", "check_parameters", "needs", "select", "why_not"]
 
 
 def select(
@@ -36,6 +33,13 @@ def select(
     proba: NDArray[np.float32] | None,
     features: NDArray[np.float32] | None,
     labelled_features: NDArray[np.float32] | None = None,
+    labels: NDArray[np.int64] | None = None,
+    committee: NDArray[np.float32] | None = None,
+    parts: NDArray[np.float32] | None = None,
+    part_starts: NDArray[np.int64] | None = None,
+    costs: NDArray[np.float32] | None = None,
+    annotator_labels: NDArray[np.int64] | None = None,
+    parameters: Mapping[str, Any] | None = None,
     n: int = 0,
     seed: int = 0,
     exploration: float = 0.0,
@@ -43,31 +47,72 @@ def select(
 ) -> Selection:
     """Return the `n` items (0 = all) of a pool that teach most, first first.
 
-    proba: (n_items, k) with rows that sum to 1 (multilabel: independent), or None while no model serves.
-    features: (n_items, d), or None. labelled_features: (m, d) of the labelled items. exploration: share in [0, 1] of
-    random items woven into an uncertainty order (random and typiclust ignore it). The answer depends on the arguments alone.
-    An empty pool gives an empty selection, a pool smaller than `n` all of it.
+    proba: (n_items, k) with rows that sum to 1 (multilabel: independent), or None while no model serves. features: (n_items, d), or
+    None. labelled_features: (m, d) of the labelled items, labels: (m,) their class numbers (multilabel: (m, k) of 0/1). committee:
+    (n_members, n_items, k). parts: (p, k), probabilities of regions or tokens, those of item i in rows part_starts[i] to
+    part_starts[i + 1]. costs: (n_items,) above 0, what asking an item costs; a score is divided by it (B. Settles, M. Craven, L.
+    Friedland, "Active Learning with Real Annotation Costs", NIPS workshop 2008). annotator_labels: (m, n_annotators), what each
+    answered on the labelled items. parameters: of the strategy, by name. exploration: share in [0, 1] of random items woven into
+    the order (random and typiclust ignore it). The answer depends on the arguments alone. An empty pool gives an empty selection, a
+    pool smaller than `n` all of it.
 
     Raises InvalidInputError naming an unknown strategy, a value out of range, or what the strategy lacks.
     """
-    if strategy not in STRATEGIES:
-        raise InvalidInputError(f"strategy {strategy!r} is unknown: use one of {', '.join(STRATEGIES)}")
+    if strategy != "auto" and strategy not in ALL:
+        raise InvalidInputError(f"strategy {strategy!r} is unknown: use one of auto, {', '.join(ALL)}")
     if n < 0 or not 0.0 <= exploration <= 1.0:
         raise InvalidInputError(f"n must be 0 or more and exploration in [0, 1], got {n} and {exploration}")
-    pool = make_pool(proba, features, labelled_features, is_multilabel, seed)
+    known = {
+        "labels": labels,
+        "committee": committee,
+        "parts": parts,
+        "part_starts": part_starts,
+        "costs": costs,
+        "annotator_labels": annotator_labels,
+    }
+    pool = make_pool(proba, features, labelled_features, is_multilabel, seed, **known)
     reason = "asked for by name"
     if strategy == "auto":
         strategy, reason = choose(pool)
+        if costs is not None and not ALL[strategy].is_per_item:
+            pool, reason = pool._replace(costs=None), f"{reason}; costs do not count yet"
+    chosen = ALL[strategy]
+    settings = chosen.read_parameters(parameters)
     if 0 < pool.n_items < n:
         reason += f"; {n} asked for, the pool has {pool.n_items}"
     if not pool.n_items:
         return Selection(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float32), strategy, "the pool is empty")
-    if strategy in _UNCERTAINTY:
-        scores = _UNCERTAINTY[strategy](pool)
-        if exploration > 0:
-            indices, values = weave(scores, n, exploration, seed)
-            return Selection(indices, values, strategy, f"{reason}; {exploration:.0%} of the places are random")
-    else:
-        scores = random_scores(pool) if strategy == "random" else typiclust_scores(pool, n)
+    chosen.check(pool)
+    scores = chosen.score(pool, min(n, pool.n_items), settings)
+    if pool.costs is not None:
+        scores, reason = np.divide(scores, pool.costs, dtype=np.float32), f"{reason}; scores are per unit of cost"
+    if exploration > 0 and chosen.is_explored:
+        indices, values = weave(scores, n, exploration, seed)
+        return Selection(indices, values, strategy, f"{reason}; {exploration:.0%} of the places are random")
     indices = falling(scores, n)
     return Selection(indices, scores[indices], strategy, reason)
+
+
+def needs(strategy: str) -> tuple[str, ...]:
+    """Return the arguments of `select` that a strategy cannot do without. Raises InvalidInputError for an unknown name."""
+    if strategy == "auto":
+        return ()
+    if strategy not in ALL:
+        raise InvalidInputError(f"strategy {strategy!r} is unknown: use one of auto, {', '.join(ALL)}")
+    return ALL[strategy].needs
+
+
+def check_parameters(strategy: str, values: Mapping[str, Any] | None) -> None:
+    """Raise InvalidInputError naming the first parameter that a strategy does not take; `auto` takes none."""
+    needs(strategy)
+    (Strategy("auto", "", "", ALL["margin"].score) if strategy == "auto" else ALL[strategy]).read_parameters(values)
+
+
+def why_not(strategy: str, pool: Pool) -> str | None:
+    """Return in one sentence why a strategy cannot run on `pool`, or None when it can."""
+    try:
+        ALL[strategy].check(pool)
+    except InvalidInputError as exc:
+        return str(exc)
+    missing = [name for name in ALL[strategy].needs if getattr(pool, name) is None]
+    return f"strategy {strategy!r} needs {', '.join(missing)}" if missing else None

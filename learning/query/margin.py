@@ -1,7 +1,7 @@
 """margin: ask where the two likeliest classes are closest.
 
 T. Scheffer, C. Decomain, S. Wrobel, "Active Hidden Markov Models for Information Extraction", IDA 2001.
-Called through `learning.query.select`.
+Called through `learning.query.select` and by the strategies that weigh a margin.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from learning.query.pool import Pool, proba_of
 
-_BLOCK_ROWS = 4096  # a block of few columns stays in the cache; one pass over its columns beats numpy's partition at any k
+_BLOCK_VALUES = 1 << 17  # what one pass touches stays in the cache; a pass over columns beats numpy's partition at any k
 
 
 def margin_scores(pool: Pool) -> NDArray[np.float32]:
@@ -19,8 +19,12 @@ def margin_scores(pool: Pool) -> NDArray[np.float32]:
 
     Multilabel: mean over labels of the binary margin's 1 - |p - (1 - p)|.
     """
-    proba = proba_of(pool, "margin")
-    if pool.is_multilabel:
+    return margin_rows(proba_of(pool, "margin"), pool.is_multilabel)
+
+
+def margin_rows(proba: NDArray[np.float32], is_multilabel: bool) -> NDArray[np.float32]:
+    """Return the scores of `margin_scores` for a bare matrix (n, k)."""
+    if is_multilabel:
         return (1 - np.abs(2 * proba - 1)).mean(axis=1, dtype=np.float32)
     first, second = top_two(proba)
     return np.float32(1) - (first - second)
@@ -30,8 +34,9 @@ def top_two(proba: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np
     """Return the largest and second largest of each row: two (n,) float32, in O(n k); the second of one column is 0."""
     n = len(proba)
     first, second = np.empty(n, dtype=np.float32), np.zeros(n, dtype=np.float32)
-    for begin in range(0, n, _BLOCK_ROWS):
-        rows = slice(begin, begin + _BLOCK_ROWS)
+    n_rows = max(1, _BLOCK_VALUES // proba.shape[1])
+    for begin in range(0, n, n_rows):
+        rows = slice(begin, begin + n_rows)
         first[rows], second[rows] = _fold(np.ascontiguousarray(proba[rows].T, dtype=np.float32))
     return first, second
 

@@ -35,3 +35,23 @@ def weave(scores: NDArray[np.float32], n: int, share: float, seed: int) -> tuple
     before = np.maximum.accumulate(np.where(is_random_place, -1, np.arange(count)))
     top = scores[ranked[0]] if len(ranked) else np.float32(scores.max())
     return indices, np.where(is_random_place, np.where(before < 0, top, values[before]), values).astype(np.float32)
+
+
+def deal(orders: list[NDArray[np.int64]], shares: list[float], n: int) -> NDArray[np.int64]:
+    """Return `n` distinct items dealt from several orders of the same pool, each order getting its share of every prefix.
+
+    orders: each distinct items, best first. shares: positive, one an order. An item that two orders name is given once.
+    """
+    weights = np.array(shares, dtype=np.float64) / sum(shares)
+    queues = [iter(order.tolist()) for order in orders]
+    taken: dict[int, None] = {}
+    given = np.zeros(len(orders))
+    while len(taken) < n:
+        turn = int((weights * (len(taken) + 1) - given).argmax())
+        item = next((item for item in queues[turn] if item not in taken), None)
+        given[turn] += 1 if item is not None else np.inf
+        if item is not None:
+            taken[item] = None
+        elif np.isinf(given).all():
+            break
+    return np.array(list(taken), dtype=np.int64)

@@ -1,18 +1,17 @@
-"""What a query strategy sees and answers, with the checks that all of them share.
+"""What a query strategy sees and answers.
 
-Owns `Pool`, `Selection` and the falling order. Must never import a strategy. Called by every file of this package.
+Owns `Pool`, `Selection`, the falling order and the questions "does the pool hold what I need". Must never import a strategy. Called
+by every file of this package; `learning.query.checks` makes pools.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from labelloop.errors import InvalidInputError
-
-_SUM_TOLERANCE = 1e-2  # float16 probabilities of many classes still pass; a row of zeros (a failed item) does not
 
 
 class Selection(NamedTuple):
@@ -29,7 +28,13 @@ class Selection(NamedTuple):
 
 
 class Pool(NamedTuple):
-    """Unlabelled items: `proba` (n, k) and `features` (n, d), either may be None; `labelled_features` (m, d) what is labelled."""
+    """Unlabelled items and what is known of them and of the labelled ones; whatever is not known is None.
+
+    proba (n, k); features (n, d); committee (m, n, k) of m models' probabilities; parts (p, k), the probabilities of all regions or
+    tokens, those of item i being rows part_starts[i] to part_starts[i + 1]; costs (n,) above 0. Of what is labelled:
+    labelled_features (l, d) and labels, (l,) class numbers or (l, k) of 0/1 when items have several labels;
+    annotator_labels (l, a), what each of a annotators answered.
+    """
 
     n_items: int
     proba: NDArray[np.float32] | None
@@ -37,48 +42,12 @@ class Pool(NamedTuple):
     labelled_features: NDArray[np.float32] | None
     is_multilabel: bool
     seed: int
-
-
-def make_pool(
-    proba: NDArray[np.float32] | None,
-    features: NDArray[np.float32] | None,
-    labelled_features: NDArray[np.float32] | None,
-    is_multilabel: bool,
-    seed: int,
-) -> Pool:
-    """Return the checked pool. Raises InvalidInputError naming what does not fit."""
-    known = [len(part) for part in (proba, features) if part is not None]
-    if not known:
-        raise InvalidInputError("a pool needs proba or features: pass at least one")
-    if len(set(known)) > 1:
-        raise InvalidInputError(f"proba has {known[0]} rows and features {known[1]}: they must describe the same items")
-    if proba is not None:
-        _check_proba(proba, is_multilabel)
-    for name, part in (("features", features), ("labelled_features", labelled_features)):
-        if part is not None and part.ndim != 2:
-            raise InvalidInputError(f"{name} must be (n, d), got shape {part.shape}")
-    if features is not None and labelled_features is not None and features.shape[1] != labelled_features.shape[1]:
-        raise InvalidInputError(
-            f"features have {features.shape[1]} columns and labelled_features {labelled_features.shape[1]}: use one encoder"
-        )
-    return Pool(known[0], proba, features, labelled_features, is_multilabel, seed)
-
-
-def _check_proba(proba: NDArray[np.float32], is_multilabel: bool) -> None:
-    if proba.ndim != 2 or proba.shape[1] == 0:
-        raise InvalidInputError(f"proba must be (n, n_labels), got shape {proba.shape}")
-    if not len(proba):
-        return
-    lowest, highest = proba.min(), proba.max()
-    if not (lowest >= -1e-6 and highest <= 1 + 1e-3):  # also false for NaN
-        raise InvalidInputError(f"proba must lie in [0, 1] without NaN, got {lowest} to {highest}")
-    if is_multilabel:
-        return
-    sums = proba @ np.ones(proba.shape[1], dtype=proba.dtype)
-    wrong = np.abs(sums - 1.0) > _SUM_TOLERANCE
-    if wrong.any():
-        row = int(wrong.argmax())
-        raise InvalidInputError(f"row {row} of proba sums to {sums[row]:.4g}, not 1: leave failed items out of the pool")
+    labels: NDArray[np.int64] | None = None
+    committee: NDArray[np.float32] | None = None
+    parts: NDArray[np.float32] | None = None
+    part_starts: NDArray[np.int64] | None = None
+    costs: NDArray[np.float32] | None = None
+    annotator_labels: NDArray[np.int64] | None = None
 
 
 def proba_of(pool: Pool, strategy: str) -> NDArray[np.float32]:
@@ -95,6 +64,33 @@ def features_of(pool: Pool, strategy: str) -> NDArray[np.float32]:
     return pool.features
 
 
+def committee_of(pool: Pool, strategy: str) -> NDArray[np.float32]:
+    """Return the committee's probabilities (m, n, k) of two members or more; raises InvalidInputError naming the strategy."""
+    if pool.committee is None:
+        raise InvalidInputError(
+            f"strategy {strategy!r} needs a committee's probabilities (m, n, k): pass `committee`, or use 'margin'"
+        )
+    if len(pool.committee) < 2:
+        raise InvalidInputError(f"strategy {strategy!r} needs a committee of 2 members or more: one alone never disagrees")
+    return pool.committee
+
+
+def parts_of(pool: Pool, strategy: str) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Return (parts, part_starts); raises InvalidInputError naming the strategy that needs them."""
+    if pool.parts is None or pool.part_starts is None:
+        raise InvalidInputError(f"strategy {strategy!r} needs the probabilities of each item's regions or tokens: pass `parts`")
+    return pool.parts, pool.part_starts
+
+
+def labelled_of(pool: Pool, strategy: str) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Return (labelled_features, labels) of one label or more; raises InvalidInputError naming the strategy that needs them."""
+    if pool.labelled_features is None or pool.labels is None or not len(pool.labels):
+        raise InvalidInputError(
+            f"strategy {strategy!r} needs labelled features with their labels: label first, by 'typiclust' or 'random'"
+        )
+    return pool.labelled_features, pool.labels
+
+
 def falling(scores: NDArray[np.float32], n: int) -> NDArray[np.int64]:
     """Return the indices of the `n` largest scores (0 = all), largest first: O(len) for a small n."""
     if n == 0 or n >= len(scores):
@@ -102,3 +98,18 @@ def falling(scores: NDArray[np.float32], n: int) -> NDArray[np.int64]:
     best = np.argpartition(scores, len(scores) - n)[len(scores) - n :]
     best.sort()  # equal scores then come in pool order, whatever the partition did
     return best[np.argsort(-scores[best], kind="stable")]
+
+
+def chosen_first(chosen: NDArray[np.int64], n_items: int, rng: np.random.Generator) -> NDArray[np.float32]:
+    """Return scores (n_items,) that put `chosen` first, in its order, in (1, 2], and the rest after it at random in [0, 1)."""
+    scores = rng.random(n_items, dtype=np.float32)
+    scores[chosen] = 2 - np.arange(len(chosen), dtype=np.float32) / (len(chosen) + 1)
+    return scores
+
+
+def rows_as_floats(x: NDArray[Any], rows: slice) -> NDArray[np.float32]:
+    """Return some rows as contiguous float32 without NaN or infinity (they count as 0): a copy only where one is needed."""
+    block = np.ascontiguousarray(x[rows], dtype=np.float32)
+    with np.errstate(invalid="ignore", over="ignore"):
+        is_whole = np.isfinite(block.sum())
+    return block if is_whole else np.nan_to_num(block, nan=0.0, posinf=0.0, neginf=0.0)

@@ -17,7 +17,7 @@ from datastore_layout.root import Root, TaskFolder, task_folder
 from datastore_layout.tasks import read_spec
 from labelloop.errors import IntegrityError, InvalidInputError
 from labelloop.messages import Array, ChunkResult, Item, RankReply, RankRequest, TaskSpec
-from learning.query import Selection, select
+from learning.query import Selection, needs, select
 from roles.inference.jobs import Jobs
 from roles.inference.predicting import Interactive
 
@@ -150,7 +150,7 @@ def order(request: RankRequest, pool: Candidates, is_multilabel: bool) -> RankRe
 
 
 def _needs_features(strategy: str, proba: NDArray[np.float32] | None) -> bool:
-    if strategy == "typiclust":
+    if "features" in needs(strategy):
         return True
     return strategy == "auto" and (proba is None or (len(proba) > 1 and bool((proba == proba[0]).all())))
 

@@ -7,6 +7,7 @@ import pytest
 
 from datastore_layout.models import Pointer
 from labelloop.messages import RankRequest
+from learning.query import STRATEGIES
 from roles.inference import ranking
 from roles.inference.ranking import Candidates, order
 from roles.inference.swap import next_swap
@@ -48,6 +49,14 @@ def test_auto_is_typical_without_a_model_and_margin_with_one() -> None:
 def test_a_pool_with_neither_model_nor_features_is_ordered_at_random() -> None:
     reply = order(RankRequest(task="t", strategy="random"), make_pool(50, has_proba=False, dim=0), False)
     assert sorted(reply.item_ids) == sorted(f"i{row}" for row in range(50))
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_every_strategy_that_scores_and_features_suffice_for_can_be_asked_by_name(strategy: str) -> None:
+    reply = order(RankRequest(task="t", strategy=strategy, n=12, exclude=("i0", "i5")), make_pool(80), False)
+    assert len(set(reply.item_ids)) == 12
+    assert not {"i0", "i5"} & set(reply.item_ids)
+    assert (np.diff(matrix(reply.scores)) <= 0).all()
 
 
 def test_an_empty_pool_gives_an_empty_order() -> None:
