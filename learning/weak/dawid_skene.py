@@ -1,0 +1,94 @@
+"""dawid-skene: expectation maximisation over rules, each with its own rate of saying each label, or nothing, of each class.
+
+A. P. Dawid, A. M. Skene, "Maximum Likelihood Estimation of Observer Error-Rates Using the EM Algorithm", Applied Statistics, 1979,
+with abstention as one more answer: a rule that only ever says one label teaches by when it keeps silent. Known labels enter as
+items whose class is certain (K. Nigam et al., "Text Classification from Labeled and Unlabeled Documents using EM", Machine Learning, 2000).
+Must never see features. Called through `learning.weak.fit`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from learning.weak.label_model import LabelModel, evidence, normalise
+from learning.weak.majority import silent_rules, soft_votes
+from learning.weak.votes import VotePatterns
+
+_TOLERANCE = 1e-6  # of the log likelihood per item
+_PRIOR_RIGHT = 1.0  # votes that each rule starts with on the class it names ...
+_PRIOR_EACH = 0.1  # ... and on every class: no rate is ever 0
+_PRIOR_ABSTAIN = 1.0
+
+
+class Anchors(NamedTuple):
+    """Items whose class is known: `indicator` (a, m * k) their votes, `classes` (a, k) one-hot float32."""
+
+    indicator: Any
+    classes: NDArray[np.float32]
+
+
+def fit_dawid_skene(
+    patterns: VotePatterns, balance: NDArray[np.float64] | None, anchors: Anchors | None, max_iter: int, reason: str
+) -> LabelModel:
+    """Return the model of largest posterior probability near majority's answer; balance None = estimated.
+
+    `objective` is the log likelihood per item with the prior's share, which no iteration lowers (beyond float32's rounding).
+    """
+    by_rule = patterns.indicator.T.tocsr()
+    belief = soft_votes(patterns)
+    silent = silent_rules(patterns)
+    counts = patterns.counts.astype(np.float32)[:, None]
+    objective: list[float] = []
+    while True:
+        model = _maximise(by_rule, belief * counts, balance, anchors, patterns.n_labels)
+        weights, base = evidence(model)
+        belief, log_sums = normalise(patterns.indicator @ weights.astype(np.float32) + base.astype(np.float32))
+        objective.append(_objective(model, patterns.counts @ log_sums, patterns.counts.sum(), anchors, weights, base))
+        has_settled = len(objective) > 1 and objective[-1] - objective[-2] < _TOLERANCE
+        if has_settled or len(objective) >= max_iter:
+            return model._replace(reason=reason, silent=silent, objective=tuple(objective))
+
+
+def _maximise(
+    by_rule: Any, belief: NDArray[np.float32], balance: NDArray[np.float64] | None, anchors: Anchors | None, k: int
+) -> LabelModel:
+    """Return the rates of largest posterior probability under `belief` (u, k), items of each row by class."""
+    votes = (by_rule @ belief).astype(np.float64)
+    size = belief.sum(axis=0, dtype=np.float64)
+    if anchors is not None:
+        votes += anchors.indicator.T @ anchors.classes
+        size += anchors.classes.sum(axis=0)
+    share = (size + 1) / (size + 1).sum() if balance is None else balance
+    return rates_of(votes.reshape(-1, k, k), size, share)
+
+
+def rates_of(votes: NDArray[np.float64], size: NDArray[np.float64], balance: NDArray[np.float64]) -> LabelModel:
+    """Return the model of `votes` (m, k, k), how often rule j says v of class y, among `size` (k,) items of each class, with the prior."""
+    k = len(size)
+    said = votes + _prior(k)
+    silence = np.maximum(size - votes.sum(axis=1), 0) + _PRIOR_ABSTAIN
+    total = said.sum(axis=1) + silence
+    return LabelModel("dawid-skene", "", balance, said / total[:, None, :], silence / total, (), ())
+
+
+def _prior(k: int) -> NDArray[np.float64]:
+    return _PRIOR_EACH + _PRIOR_RIGHT * np.eye(k)
+
+
+def _objective(
+    model: LabelModel,
+    log_likelihood: float,
+    n_items: float,
+    anchors: Anchors | None,
+    weights: NDArray[np.float64],
+    base: NDArray[np.float64],
+) -> float:
+    prior = float((_prior(model.n_labels) * np.log(model.rates)).sum() + _PRIOR_ABSTAIN * np.log(model.abstains).sum())
+    prior += float(np.log(model.balance).sum())
+    if anchors is not None:
+        log_likelihood += float(((anchors.indicator @ weights + base) * anchors.classes).sum())
+        n_items += len(anchors.classes)
+    return (log_likelihood + prior) / n_items
