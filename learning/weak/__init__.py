@@ -1,7 +1,7 @@
 """Labels from rules: what people know, written down once, applied to all items and weighed against each other.
 
-Owns nothing itself. Must never do I/O: knowledge bases, models and crowds come in as plain values. Called by the roles that label by
-rules, by pages and by the bench.
+Owns nothing itself. Must never do I/O: knowledge bases, models and crowds come in as plain values. Called by the roles that label
+by rules, by pages and by the bench.
 """
 
 from __future__ import annotations

@@ -69,7 +69,8 @@ def _fires(rule: Keywords | Pattern | NumberRange | Condition | Hypernym | Relat
         case Keywords():
             return _keywords(rule, items)
         case Pattern():
-            return found_in(compile_pattern(rule.pattern, rule.is_case_sensitive), items.encoded(rule.field)) & items.is_known(rule.field)
+            compiled = compile_pattern(rule.pattern, rule.is_case_sensitive)
+            return items.is_known(rule.field) & found_in(compiled, items.encoded(rule.field))
         case NumberRange():
             return _in_range(rule, items)
         case Condition():
@@ -90,7 +91,7 @@ def _in_range(rule: NumberRange, items: Items) -> NDArray[np.bool_]:
     numbers = items.numbers(rule.field)
     low = -np.inf if rule.at_least is None else rule.at_least
     high = np.inf if rule.at_most is None else rule.at_most
-    return (numbers >= low) & (numbers <= high)  # false for NaN
+    return np.logical_and(numbers >= low, numbers <= high)  # false for NaN
 
 
 def _look_up(rule: Lookup, items: Items) -> NDArray[np.int16]:
@@ -129,7 +130,9 @@ def _related(rule: Hypernym | Relation, items: Items) -> NDArray[np.bool_]:
 
 def _forms(base: Knowledge, wanted: dict[str, frozenset[str]], forms: Sequence[str]) -> set[Phrase]:
     """Return the phrases to look for: single words in every form that the texts hold, phrases as the base has them."""
-    phrases = {(form,) for form in set(forms) for part, words in wanted.items() if not words.isdisjoint(base_forms(base, part, form))}
+    phrases: set[Phrase] = {
+        (form,) for form in set(forms) for part, words in wanted.items() if not words.isdisjoint(base_forms(base, part, form))
+    }
     for words in wanted.values():
         phrases |= {phrase for phrase in map(split, words) if len(phrase) > 1}
     return phrases

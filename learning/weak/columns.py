@@ -1,7 +1,7 @@
 """The items that rules look at, column by column, and what models, crowds and knowledge bases say of them.
 
-Owns the kinds of columns and what is derived from one once for all rules. Must never read a file: values come in. Called by `conditions`
-and `application`.
+Owns the kinds of columns and what is derived from one once for all rules. Must never read a file: values come in. Called by
+`conditions` and `application`.
 
 | bad input | answer |
 |---|---|
@@ -118,7 +118,9 @@ def _read(name: str, column: Sequence[Any] | NDArray[Any]) -> tuple[Kind, Any]:
         else:
             raise InvalidInputError(f"row {row} of column {name!r} is {type(value).__name__}: give texts, numbers or None")
     if len(first) > 1:
-        raise InvalidInputError(f"column {name!r} holds a text in row {first[str]} and a number in row {first[float]}: make it one kind")
+        raise InvalidInputError(
+            f"column {name!r} holds a text in row {first[str]} and a number in row {first[float]}: make it one kind"
+        )
     if float in first:
         return "number", np.array([np.nan if value is None else value for value in values], dtype=np.float64)
     texts = np.empty(len(values), dtype=object)

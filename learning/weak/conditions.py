@@ -1,8 +1,8 @@
 """Conditions on items: `price > 100 and not title contains 'sale'`, over whole columns at once.
 
-Owns what a condition means. A test on a missing value is neither true nor false, and `not` leaves it so (S. C. Kleene, "On Notation for
-Ordinal Numbers", 1938: three truth values); a rule fires where its condition is true. Must never loop over items where numpy can.
-Called by `rules` (check) and `application` (fire). The grammar: `learning.weak.grammar`.
+Owns what a condition means. A test on a missing value is neither true nor false, and `not` leaves it so (S. C. Kleene, "On
+Notation for Ordinal Numbers", 1938: three truth values); a rule fires where its condition is true. Must never loop over items
+where numpy can. Called by `rules` (check) and `application` (fire). The grammar: `learning.weak.grammar`.
 
 | bad input | answer |
 |---|---|

@@ -2,8 +2,8 @@
 
 A. P. Dawid, A. M. Skene, "Maximum Likelihood Estimation of Observer Error-Rates Using the EM Algorithm", Applied Statistics, 1979,
 with abstention as one more answer: a rule that only ever says one label teaches by when it keeps silent. Known labels enter as
-items whose class is certain (K. Nigam et al., "Text Classification from Labeled and Unlabeled Documents using EM", Machine Learning, 2000).
-Must never see features. Called through `learning.weak.fit`.
+items whose class is certain (K. Nigam et al., "Text Classification from Labeled and Unlabeled Documents using EM", Machine
+Learning, 2000). Must never see features. Called through `learning.weak.fit`.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def fit_dawid_skene(
         model = _maximise(by_rule, belief * counts, balance, anchors, patterns.n_labels)
         weights, base = evidence(model)
         belief, log_sums = normalise(patterns.indicator @ weights.astype(np.float32) + base.astype(np.float32))
-        objective.append(_objective(model, patterns.counts @ log_sums, patterns.counts.sum(), anchors, weights, base))
+        objective.append(_objective(model, float(patterns.counts @ log_sums), patterns.counts.sum(), anchors, weights, base))
         has_settled = len(objective) > 1 and objective[-1] - objective[-2] < _TOLERANCE
         if has_settled or len(objective) >= max_iter:
             return model._replace(reason=reason, silent=silent, objective=tuple(objective))
@@ -66,7 +66,7 @@ def _maximise(
 
 
 def rates_of(votes: NDArray[np.float64], size: NDArray[np.float64], balance: NDArray[np.float64]) -> LabelModel:
-    """Return the model of `votes` (m, k, k), how often rule j says v of class y, among `size` (k,) items of each class, with the prior."""
+    """Return the model in which rule j said v of class y `votes[j, v, y]` times among `size[y]` items, with the prior."""
     k = len(size)
     said = votes + _prior(k)
     silence = np.maximum(size - votes.sum(axis=1), 0) + _PRIOR_ABSTAIN

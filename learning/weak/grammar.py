@@ -1,6 +1,7 @@
 """The language of conditions: from one line of text to a tree, by a token table and one function a level of the grammar.
 
-Owns syntax and its errors. Must never run, import or look up anything that the text names: a condition is data. Called by `conditions`.
+Owns syntax and its errors. Must never run, import or look up anything that the text names: a condition is data. Called by
+`conditions`.
 
     condition := both ("or" both)*
     both      := negated ("and" negated)*
@@ -239,7 +240,10 @@ class _Parser:
         is_negated = self._takes("word", "not")
         node: Node | None = None
         if self._takes("word", "contains"):
-            node = Contains(field, tuple(str(value) for value in self._list(("text",), is_single_allowed=True)))
+            parts = tuple(str(value) for value in self._list(("text",), is_single_allowed=True))
+            if "" in parts:
+                raise _error(self._source, self._next.column, "an empty text is in every text: write has instead of contains ''")
+            node = Contains(field, parts)
         elif self._takes("word", "matches"):
             node = Matches(field, str(self._literal(("text",))))
         elif self._takes("word", "in"):

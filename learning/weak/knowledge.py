@@ -1,7 +1,8 @@
 """A knowledge base as plain mappings: words, the concepts they stand for, and how concepts relate.
 
 Owns how a term becomes the words that stand in a relation to it, and base forms of inflected words (G. A. Miller, "WordNet: A
-Lexical Database for English", CACM 1995; its `morphy` rules). Must never read a file: `intake.wordnet` does. Called by `application`.
+Lexical Database for English", CACM 1995; its `morphy` rules). Must never read a file: `intake.wordnet` does. Called by
+`application`.
 """
 
 from __future__ import annotations

@@ -28,8 +28,8 @@ class Posterior(NamedTuple):
 class LabelModel(NamedTuple):
     """A fitted model: P(rule j says v | class y) = `rates[j, v, y]`, P(it abstains | y) = `abstains[j, y]`, P(y) = `balance[y]`.
 
-    `rates` (m, k, k) and `abstains` (m, k) float64. `silent` are the rules that never fired: they weigh nothing. `objective` is what
-    the fit followed, one value an iteration (Dawid-Skene: the log likelihood, which never falls). `method` is the one really
+    `rates` (m, k, k) and `abstains` (m, k) float64. `silent` are the rules that never fired: they weigh nothing. `objective` is
+    what the fit followed, one value an iteration (Dawid-Skene: the log likelihood, which never falls). `method` is the one really
     used and `reason` one sentence for people.
     """
 
@@ -59,7 +59,9 @@ class LabelModel(NamedTuple):
         """
         votes = check_votes(votes, self.n_labels)
         if votes.shape[1] != len(self.rates):
-            raise InvalidInputError(f"the label model knows {len(self.rates)} rules, the votes are of {votes.shape[1]}: fit it anew")
+            raise InvalidInputError(
+                f"the label model knows {len(self.rates)} rules, the votes are of {votes.shape[1]}: fit it anew"
+            )
         return self.posterior(find_patterns(votes, self.n_labels))
 
     def posterior(self, patterns: VotePatterns) -> Posterior:

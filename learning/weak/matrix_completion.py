@@ -1,11 +1,11 @@
 """matrix-completion: the rates that explain how often rules agree, from one table of pairs; items are read once.
 
 A. Ratner, B. Hancock, J. Dunnmon, F. Sala, S. Pandey, C. Re, "Training Complex Models with Multi-Task Weak Supervision", AAAI 2019
-(Snorkel MeTaL). With O[jv, iw] = P(rule j says v and rule i says w), conditionally independent rules obey O = M diag(balance) M^T off the
-block diagonal, M[jv, y] = P(rule j says v | class y): the blocks on the diagonal are what is completed. Solved by bounded L-BFGS
-(R. H. Byrd, P. Lu, J. Nocedal, C. Zhu, SIAM Journal on Scientific Computing, 1995) from majority's rates, where the paper takes
-gradient steps; second moments leave the balance open, so an unknown one is Dawid-Skene's.
-Must never see features. Called through `learning.weak.fit`.
+(Snorkel MeTaL). With O[jv, iw] = P(rule j says v and rule i says w), conditionally independent rules obey O = M diag(balance) M^T
+off the block diagonal, M[jv, y] = P(rule j says v | class y): the blocks on the diagonal are what is completed. Solved by bounded
+L-BFGS (R. H. Byrd, P. Lu, J. Nocedal, C. Zhu, SIAM Journal on Scientific Computing, 1995) from majority's rates, where the paper
+takes gradient steps; second moments leave the balance open, so an unknown one is Dawid-Skene's. Must never see features. Called
+through `learning.weak.fit`.
 """
 
 from __future__ import annotations

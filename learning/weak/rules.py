@@ -1,8 +1,8 @@
 """Labelling functions as data: one struct a kind of rule, told apart by `kind`, checked before any is applied.
 
-Owns what a rule may say; no rule holds code. A vote is a label number, -1 = abstain (A. Ratner et al., "Data Programming: Creating Large
-Training Sets, Quickly", NIPS 2016). Must never look at items: that is `application`. Called by pages and roles that keep rules as
-JSON, and by `application`.
+Owns what a rule may say; no rule holds code. A vote is a label number, -1 = abstain (A. Ratner et al., "Data Programming: Creating
+Large Training Sets, Quickly", NIPS 2016). Must never look at items: that is `application`. Called by pages and roles that keep
+rules as JSON, and by `application`.
 
 | bad input | answer |
 |---|---|
@@ -74,7 +74,8 @@ class Condition(_Rule, frozen=True, kw_only=True, tag="condition"):
 
 
 class Lookup(_Rule, frozen=True, kw_only=True, tag="lookup"):
-    """A dictionary (`whole`: the field is an entry) or gazetteer (the field holds an entry as whole words), each entry with its label.
+    """A dictionary (`whole`: the field is an entry) or gazetteer (the field holds an entry as whole words), each entry with its
+    label.
 
     Where entries of more than one label are found the rule abstains.
     """
@@ -108,7 +109,7 @@ class Relation(_Rule, frozen=True, kw_only=True, tag="relation"):
     base: Name
     relation: Name
     terms: Annotated[tuple[Words, ...], msgspec.Meta(min_length=1, max_length=1000)]
-    senses: Senses = "first"
+    senses: Senses = "any"
     max_steps: Annotated[int, msgspec.Meta(ge=1, le=50)] = 1
     with_terms: bool = False
 
@@ -147,7 +148,7 @@ def write_rules(rules: Sequence[Rule]) -> bytes:
 
 
 def check_rules(rules: Sequence[Rule], n_labels: int) -> Rules:
-    """Return the rules when all of them may be applied to a task of `n_labels`. Raises InvalidInputError: see the module's table."""
+    """Return the rules when all may be applied to a task of `n_labels`. Raises InvalidInputError: see the module's table."""
     if not 1 <= len(rules) <= MAX_RULES:
         raise InvalidInputError(f"a label model takes 1 to {MAX_RULES} rules, got {len(rules)}")
     try:

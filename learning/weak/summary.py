@@ -1,7 +1,7 @@
 """The table of rules: what each covers, where it overlaps and fights with others, and how often it is right where that is known.
 
-Terms as in A. Ratner et al., "Snorkel: Rapid Training Data Creation with Weak Supervision", VLDB 2018. Must never fit a model. Called by
-the roles that label by rules, by pages and by the bench.
+Terms as in A. Ratner et al., "Snorkel: Rapid Training Data Creation with Weak Supervision", VLDB 2018. Must never fit a model.
+Called by the roles that label by rules, by pages and by the bench.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def summarise(names: tuple[str, ...], votes: NDArray[Any], n_labels: int, truth:
 
 
 def _together(votes: NDArray[np.int16]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Return how many rules vote for each item and whether their votes differ: an item is split or not, for every rule that votes."""
+    """Return how many rules vote for each item, and whether their votes differ."""
     n_voting = (votes >= 0).sum(axis=1)
     highest = votes.max(axis=1)
     lowest = np.where(votes < 0, np.int16(np.iinfo(np.int16).max), votes).min(axis=1)

@@ -1,8 +1,8 @@
 """Words of a column, numbered once, and phrases found among them without looking at a text again.
 
-Owns what a word is: a run of letters and digits, each Chinese or Japanese character and each other sign by itself; "U.S." is U . S . and
-a phrase is the same row of words. Case is ignored unless asked for, and composed and decomposed accents are the same.
-Must never know labels. Called by `columns` and `rules`.
+Owns what a word is: a run of letters and digits, each Chinese or Japanese character and each other sign by itself; "U.S." is U . S
+. and a phrase is the same row of words. Case is ignored unless asked for, and composed and decomposed accents are the same. Must
+never know labels. Called by `columns` and `rules`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Phrase = tuple[str, ...]
 
 
 class WordIndex(NamedTuple):
-    """`words` (t,) int32 numbers of `vocabulary`, of all texts one after the other; `item` (t,) int32 which text each belongs to."""
+    """`words` (t,) int32 numbers of `vocabulary`, text after text; `item` (t,) int32 the text each belongs to."""
 
     vocabulary: tuple[str, ...]
     words: NDArray[np.int32]
