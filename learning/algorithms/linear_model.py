@@ -89,7 +89,7 @@ def sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def log_loss(proba: NDArray[np.float32], y: NDArray[Any]) -> float:
-    """Return the mean negative log likelihood of checked labels y under proba, expected for soft ones (multilabel: mean over labels too)."""
+    """Return the mean negative log likelihood of checked labels y under proba (several labels: over labels too; soft: expected)."""
     if is_soft(y):
         return float(-(y * np.log(np.maximum(proba, 1e-12, dtype=np.float64))).sum(axis=1).mean())
     if y.ndim == 2:

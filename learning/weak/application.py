@@ -84,14 +84,15 @@ def _keywords(rule: Keywords, items: Items) -> NDArray[np.bool_]:
     if rule.need == "any":
         return find_phrases(items.words(rule.field), dict.fromkeys(phrases, 0), 1, rule.is_case_sensitive)[:, 0]
     numbered = {phrase: place for place, phrase in enumerate(phrases)}
-    return find_phrases(items.words(rule.field), numbered, len(numbered), rule.is_case_sensitive).all(axis=1)
+    found = find_phrases(items.words(rule.field), numbered, len(numbered), rule.is_case_sensitive)
+    return np.asarray(found.all(axis=1))
 
 
 def _in_range(rule: NumberRange, items: Items) -> NDArray[np.bool_]:
     numbers = items.numbers(rule.field)
     low = -np.inf if rule.at_least is None else rule.at_least
     high = np.inf if rule.at_most is None else rule.at_most
-    return np.logical_and(numbers >= low, numbers <= high)  # false for NaN
+    return (numbers >= low) & (numbers <= high)  # false for NaN
 
 
 def _look_up(rule: Lookup, items: Items) -> NDArray[np.int16]:

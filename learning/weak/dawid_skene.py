@@ -24,10 +24,10 @@ _PRIOR_ABSTAIN = 1.0
 
 
 class Anchors(NamedTuple):
-    """Items whose class is known: `indicator` (a, m * k) their votes, `classes` (a, k) one-hot float32."""
+    """Items whose class is known: `indicator` (a, m * k) their votes, `classes` (a, k) one-hot."""
 
     indicator: Any
-    classes: NDArray[np.float32]
+    classes: NDArray[np.float64]
 
 
 def fit_dawid_skene(
@@ -35,17 +35,17 @@ def fit_dawid_skene(
 ) -> LabelModel:
     """Return the model of largest posterior probability near majority's answer; balance None = estimated.
 
-    `objective` is the log likelihood per item with the prior's share, which no iteration lowers (beyond float32's rounding).
+    `objective` is the log likelihood per item with the prior's share, which no iteration lowers.
     """
     by_rule = patterns.indicator.T.tocsr()
     belief = soft_votes(patterns)
     silent = silent_rules(patterns)
-    counts = patterns.counts.astype(np.float32)[:, None]
+    counts = patterns.counts[:, None]
     objective: list[float] = []
     while True:
         model = _maximise(by_rule, belief * counts, balance, anchors, patterns.n_labels)
         weights, base = evidence(model)
-        belief, log_sums = normalise(patterns.indicator @ weights.astype(np.float32) + base.astype(np.float32))
+        belief, log_sums = normalise(patterns.indicator @ weights + base)
         objective.append(_objective(model, float(patterns.counts @ log_sums), patterns.counts.sum(), anchors, weights, base))
         has_settled = len(objective) > 1 and objective[-1] - objective[-2] < _TOLERANCE
         if has_settled or len(objective) >= max_iter:
@@ -53,11 +53,11 @@ def fit_dawid_skene(
 
 
 def _maximise(
-    by_rule: Any, belief: NDArray[np.float32], balance: NDArray[np.float64] | None, anchors: Anchors | None, k: int
+    by_rule: Any, belief: NDArray[np.float64], balance: NDArray[np.float64] | None, anchors: Anchors | None, k: int
 ) -> LabelModel:
     """Return the rates of largest posterior probability under `belief` (u, k), items of each row by class."""
-    votes = (by_rule @ belief).astype(np.float64)
-    size = belief.sum(axis=0, dtype=np.float64)
+    votes = by_rule @ belief
+    size = belief.sum(axis=0)
     if anchors is not None:
         votes += anchors.indicator.T @ anchors.classes
         size += anchors.classes.sum(axis=0)

@@ -72,7 +72,7 @@ def fit(
     is_open = known < 0
     if is_open.all():
         return fit_dawid_skene(patterns, share, None, max_iter, reason)
-    anchors = Anchors(indicator_of(votes[~is_open], n_labels), np.eye(n_labels, dtype=np.float32)[known[~is_open]])
+    anchors = Anchors(indicator_of(votes[~is_open], n_labels), np.eye(n_labels)[known[~is_open]])
     return fit_dawid_skene(find_patterns(votes[is_open], n_labels), share, anchors, max_iter, reason)
 
 

@@ -67,10 +67,10 @@ class LabelModel(NamedTuple):
     def posterior(self, patterns: VotePatterns) -> Posterior:
         """Return the probabilistic labels of the items behind `patterns`."""
         weights, base = evidence(self)
-        proba, _ = normalise(patterns.indicator @ weights.astype(np.float32) + base.astype(np.float32))
+        proba, _ = normalise(patterns.indicator @ weights + base)
         is_covered = patterns.is_covered
         proba[~is_covered] = self.balance
-        return Posterior(proba[patterns.row_of_item], is_covered[patterns.row_of_item])
+        return Posterior(proba.astype(np.float32)[patterns.row_of_item], is_covered[patterns.row_of_item])
 
 
 def evidence(model: LabelModel) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -84,7 +84,7 @@ def evidence(model: LabelModel) -> tuple[NDArray[np.float64], NDArray[np.float64
     return weights, np.log(model.balance) + log_abstains.sum(axis=0)
 
 
-def normalise(scores: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+def normalise(scores: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return softmax of each row of scores (n, k) and the log of each row's sum of exponentials (n,)."""
     columns = np.ascontiguousarray(scores.T)  # numpy reduces over a long last axis several times as fast
     top = columns.max(axis=0)
@@ -92,4 +92,4 @@ def normalise(scores: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray
     np.exp(columns, out=columns)
     total = columns.sum(axis=0)
     columns /= total
-    return np.ascontiguousarray(columns.T), np.log(total, dtype=np.float64) + top
+    return np.ascontiguousarray(columns.T), np.log(total) + top

@@ -15,11 +15,11 @@ _RIGHT = 0.7  # what a rule is taken to be worth: (0.7 / 0.3) to 1 for its label
 _START = 0.1  # votes that each class has before the rules vote
 
 
-def soft_votes(patterns: VotePatterns) -> NDArray[np.float32]:
+def soft_votes(patterns: VotePatterns) -> NDArray[np.float64]:
     """Return the share of votes of each class, (u, k), slightly smoothed: where the other models start from."""
-    counts = patterns.indicator @ np.tile(np.eye(patterns.n_labels, dtype=np.float32), (patterns.n_rules, 1))
-    counts += np.float32(_START)
-    shares: NDArray[np.float32] = counts / counts.sum(axis=1, keepdims=True)
+    counts = patterns.indicator @ np.tile(np.eye(patterns.n_labels), (patterns.n_rules, 1))
+    counts += _START
+    shares: NDArray[np.float64] = counts / counts.sum(axis=1, keepdims=True)
     return shares
 
 

@@ -56,13 +56,13 @@ def agreement(patterns: VotePatterns) -> NDArray[np.float64]:
     """Return O (m * k, m * k): the share of items of which rule j says v and rule i says w."""
     weighted = patterns.indicator.multiply(patterns.counts[:, None]).tocsr()
     table: Any = patterns.indicator.T @ weighted
-    shares: NDArray[np.float64] = np.asarray(table.toarray(), dtype=np.float64) / patterns.counts.sum()
+    shares: NDArray[np.float64] = np.asarray(table.toarray()) / patterns.counts.sum()
     return shares
 
 
 def _start(patterns: VotePatterns, balance: NDArray[np.float64], said: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return majority's rates (m * k, k), scaled so that each label is said as often as it really is."""
-    belief = soft_votes(patterns) * patterns.counts.astype(np.float32)[:, None]
-    rates = (np.asarray(patterns.indicator.T @ belief, dtype=np.float64) + 0.1) / (belief.sum(axis=0, dtype=np.float64) + 1)
+    belief = soft_votes(patterns) * patterns.counts[:, None]
+    rates = (np.asarray(patterns.indicator.T @ belief) + 0.1) / (belief.sum(axis=0) + 1)
     rates *= (said / np.maximum(rates @ balance, 1e-12))[:, None]
     return np.clip(rates, _LEAST * 10, 1 - _LEAST * 10)

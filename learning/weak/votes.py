@@ -28,7 +28,7 @@ MAX_LABELS = 32_767  # votes are int16
 class VotePatterns(NamedTuple):
     """The distinct rows of a matrix of votes: items that all rules treat alike are computed once.
 
-    `indicator` (u, m * k) float32 sparse: 1 at column `j * k + v` where rule j says v. `counts` (u,) float64 items of each row.
+    `indicator` (u, m * k) float64 sparse: 1 at column `j * k + v` where rule j says v. `counts` (u,) float64 items of each row.
     `row_of_item` (n,) into the rows.
     """
 
@@ -98,13 +98,13 @@ def find_patterns(votes: NDArray[np.int16], n_labels: int) -> VotePatterns:
 
 
 def indicator_of(votes: NDArray[np.int16], n_labels: int) -> Any:
-    """Return the sparse (n, m * n_labels) float32 matrix with a 1 for each vote."""
+    """Return the sparse (n, m * n_labels) float64 matrix with a 1 for each vote."""
     n, m = votes.shape
     has_vote = votes >= 0
     item, rule = np.nonzero(has_vote)
     column = (rule * n_labels + votes[item, rule]).astype(np.int32)
     ends = np.concatenate([[0], np.cumsum(has_vote.sum(axis=1))])
-    values = np.ones(len(column), dtype=np.float32)
+    values = np.ones(len(column), dtype=np.float64)
     return sparse.csr_matrix((values, column, ends), shape=(n, m * n_labels))
 
 
