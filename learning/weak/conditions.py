@@ -22,10 +22,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labelloop.errors import InvalidInputError
-from learning.weak import grammar
+from learning.weak import grammar, tree
 from learning.weak.columns import Items
-from learning.weak.grammar import Compare, Contains, Field, Has, In, Literal, Matches, Node, Not, Operand, Size
 from learning.weak.patterns import compile_pattern, found_in
+from learning.weak.tree import Compare, Contains, Field, Has, In, Literal, Matches, Node, Not, Operand, Size
 
 _SIGNS: dict[str, Callable[[Any, Any], Any]] = {
     "==": operator.eq,
@@ -59,12 +59,12 @@ def holds(node: Node, items: Items) -> NDArray[np.bool_]:
 def truth_of(node: Node, items: Items) -> Truth:
     """Return where the condition is true and where it is false."""
     match node:
-        case grammar.All(parts):
+        case tree.All(parts):
             found = [truth_of(part, items) for part in parts]
             return Truth(
                 np.logical_and.reduce([part.is_true for part in found]), np.logical_or.reduce([part.is_false for part in found])
             )
-        case grammar.Any(parts):
+        case tree.Any(parts):
             found = [truth_of(part, items) for part in parts]
             return Truth(
                 np.logical_or.reduce([part.is_true for part in found]), np.logical_and.reduce([part.is_false for part in found])
@@ -157,6 +157,6 @@ def _try_patterns(node: Node) -> None:
         compile_pattern(node.pattern)
     elif isinstance(node, Not):
         _try_patterns(node.part)
-    elif isinstance(node, (grammar.All, grammar.Any)):
+    elif isinstance(node, (tree.All, tree.Any)):
         for part in node.parts:
             _try_patterns(part)

@@ -20,102 +20,15 @@ backslash is a backslash; NUMBER is decimal, with a sign and an exponent where w
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable
-from typing import NamedTuple
 
 from labelloop.errors import InvalidInputError
+from learning.weak.tokens import Token, error_at, tokenise
+from learning.weak.tree import All, Any, Compare, Contains, Field, Has, In, Literal, Matches, Node, Not, Operand, Size
 
 MAX_LENGTH = 10_000  # characters
 MAX_DEPTH = 50  # parentheses and nots inside each other
-WORDS = frozenset({"and", "or", "not", "in", "contains", "matches", "has", "length", "words"})
 COMPARISONS = ("==", "!=", "<=", ">=", "<", ">")
-_HINTS = {"=": "==", "&&": "and", "||": "or", "!": "not", "&": "and", "|": "or", "<>": "!=", "=~": "matches", "=>": ">="}
-_TOKEN = re.compile(
-    r"""(?P<space>\s+)
-      | (?P<number>(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)
-      | (?P<name>[^\W\d]\w*)
-      | (?P<quoted>`[^`]+`)
-      | (?P<text>'(?:[^']|'')*'|"(?:[^"]|"")*")
-      | (?P<sign>==|!=|<=|>=|&&|\|\||<>|=~|=>|[<>(),=!&|+-])""",
-    re.VERBOSE,
-)
-
-
-class Field(NamedTuple):
-    """A column of the items."""
-
-    name: str
-
-
-class Size(NamedTuple):
-    """`length(field)` in characters or `words(field)` in words."""
-
-    unit: str
-    field: str
-
-
-class Literal(NamedTuple):
-    """A number or a text."""
-
-    value: float | str
-
-
-Operand = Field | Size | Literal
-
-
-class Compare(NamedTuple):
-    left: Operand
-    sign: str
-    right: Operand
-
-
-class Contains(NamedTuple):
-    """The field's text holds one of `parts`, whatever the case."""
-
-    field: str
-    parts: tuple[str, ...]
-
-
-class Matches(NamedTuple):
-    """The regular expression is found somewhere in the field's text."""
-
-    field: str
-    pattern: str
-
-
-class In(NamedTuple):
-    """The field equals one of `values`, all numbers or all texts."""
-
-    field: str
-    values: tuple[float | str, ...]
-
-
-class Has(NamedTuple):
-    """The field is not missing."""
-
-    field: str
-
-
-class Not(NamedTuple):
-    part: Node
-
-
-class All(NamedTuple):
-    parts: tuple[Node, ...]
-
-
-class Any(NamedTuple):
-    parts: tuple[Node, ...]
-
-
-Node = Compare | Contains | Matches | In | Has | Not | All | Any
-
-
-class Token(NamedTuple):
-    kind: str  # number, name, word (of the grammar), text, sign, end
-    text: str
-    column: int
 
 
 def parse(source: str) -> Node:
@@ -123,44 +36,6 @@ def parse(source: str) -> Node:
     if len(source) > MAX_LENGTH:
         raise InvalidInputError(f"a condition has at most {MAX_LENGTH} characters, got {len(source)}: make several rules of it")
     return _Parser(source, tokenise(source)).whole()
-
-
-def tokenise(source: str) -> list[Token]:
-    """Return the tokens of a condition with an end mark. Raises InvalidInputError at a character that begins none."""
-    tokens: list[Token] = []
-    at = 0
-    while at < len(source):
-        found = _TOKEN.match(source, at)
-        if found is None:
-            raise _unreadable(source, at)
-        if found.lastgroup != "space":
-            tokens.append(_token(str(found.lastgroup), found.group(), at + 1, source))
-        at = found.end()
-    tokens.append(Token("end", "", len(source) + 1))
-    return tokens
-
-
-def _token(kind: str, text: str, column: int, source: str) -> Token:
-    if kind == "quoted":
-        return Token("name", text[1:-1], column)
-    if kind == "text":
-        return Token("text", text[1:-1].replace(text[0] * 2, text[0]), column)
-    if kind == "name" and text in WORDS:
-        return Token("word", text, column)
-    if kind == "sign" and text in _HINTS:
-        raise _error(source, column, f"{text!r} is not of this language: write {_HINTS[text]!r}")
-    return Token(kind, text, column)
-
-
-def _unreadable(source: str, at: int) -> InvalidInputError:
-    if source[at] in "'\"`":
-        return _error(source, at + 1, f"the quote {source[at]} is never closed: close it, and double a quote inside a text")
-    return _error(source, at + 1, f"{source[at]!r} begins nothing: put texts into quotes and unusual field names into back quotes")
-
-
-def _error(source: str, column: int, problem: str) -> InvalidInputError:
-    begin = max(0, column - 16)
-    return InvalidInputError(f"condition, column {column} (near {source[begin : column + 15]!r}): {problem}")
 
 
 class _Parser:
@@ -191,7 +66,7 @@ class _Parser:
 
     def _expected(self, what: str) -> InvalidInputError:
         found = "the end" if self._next.kind == "end" else repr(self._next.text)
-        return _error(self._source, self._next.column, f"expected {what}, found {found}")
+        return error_at(self._source, self._next.column, f"expected {what}, found {found}")
 
     def _any(self) -> Node:
         parts = self._chain("or", self._all)
@@ -210,7 +85,7 @@ class _Parser:
     def _deeper(self) -> None:
         self._depth += 1
         if self._depth > MAX_DEPTH:
-            raise _error(self._source, self._next.column, f"nested more than {MAX_DEPTH} deep: make several rules of it")
+            raise error_at(self._source, self._next.column, f"nested more than {MAX_DEPTH} deep: make several rules of it")
 
     def _negated(self) -> Node:
         if not self._takes("word", "not"):
@@ -242,7 +117,7 @@ class _Parser:
         if self._takes("word", "contains"):
             parts = tuple(str(value) for value in self._list(("text",), is_single_allowed=True))
             if "" in parts:
-                raise _error(self._source, self._next.column, "an empty text is in every text: write has instead of contains ''")
+                raise error_at(self._source, self._next.column, "an empty text is in every text: write has instead of contains ''")
             node = Contains(field, parts)
         elif self._takes("word", "matches"):
             node = Matches(field, str(self._literal(("text",))))
@@ -261,7 +136,7 @@ class _Parser:
             raise self._expected("'and', 'or' or the end (write 1 < price and price < 5)")
         if isinstance(left, Literal) and isinstance(node.right, Literal):
             column = self._tokens[self._at - 1].column
-            raise _error(self._source, column, "two fixed values are always so or never: put a field on one side")
+            raise error_at(self._source, column, "two fixed values are always so or never: put a field on one side")
         return node
 
     def _operand(self) -> Operand:
@@ -288,7 +163,7 @@ class _Parser:
     def _values(self) -> tuple[float | str, ...]:
         values = self._list(("number", "text"), is_single_allowed=False)
         if len({type(value) for value in values}) > 1:
-            raise _error(self._source, self._next.column, "a list holds numbers or texts, not both: make two tests of it")
+            raise error_at(self._source, self._next.column, "a list holds numbers or texts, not both: make two tests of it")
         return values
 
     def _list(self, kinds: tuple[str, ...], is_single_allowed: bool) -> tuple[float | str, ...]:
@@ -312,5 +187,5 @@ class _Parser:
             return token.text
         value = float(token.text)
         if not math.isfinite(value):
-            raise _error(self._source, token.column, f"{token.text} is too large a number: stay below 1e308")
+            raise error_at(self._source, token.column, f"{token.text} is too large a number: stay below 1e308")
         return -value if is_negative else value

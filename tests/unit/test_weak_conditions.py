@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from labelloop.errors import InvalidInputError
 from learning.weak import Items
 from learning.weak.conditions import holds, parse_condition, truth_of
-from learning.weak.grammar import MAX_DEPTH, MAX_LENGTH, All, Any, Compare, Contains, Has, In, Matches, Node, Not, parse
+from learning.weak.grammar import MAX_DEPTH, MAX_LENGTH, parse
 from learning.weak.patterns import compile_pattern
+from learning.weak.tree import All, Any, Compare, Contains, Has, In, Matches, Node, Not
 
 TITLES = ("Free money NOW", "a quiet walk", None, "it's free", "", "100 % natürlich", "FREE")
 PRICES = (1.0, 250.0, 3.5, None, -2.0, 100.0, 0.0)
