@@ -83,20 +83,18 @@ def truth_of(node: Node, items: Items) -> Truth:
 
 def _test(node: Contains | Matches | In, items: Items) -> Truth:
     if isinstance(node, Contains):
-        parts = tuple(part.casefold() for part in node.parts)
-        found = _each(items.folded(node.field), lambda text: any(part in text for part in parts))
+        texts = items.folded(node.field)
+        found = np.zeros(items.n_items, dtype=np.bool_)
+        for part in map(str.casefold, node.parts):
+            found |= np.fromiter((part in text for text in texts), dtype=np.bool_, count=len(texts))
     elif isinstance(node, Matches):
         found = found_in(compile_pattern(node.pattern), items.encoded(node.field))
     elif isinstance(node.values[0], str):
         wanted = frozenset(node.values)
-        found = _each(items.texts(node.field).tolist(), lambda text: text in wanted)
+        found = np.fromiter((text in wanted for text in items.texts(node.field)), dtype=np.bool_, count=items.n_items)
     else:
         found = np.isin(items.numbers(node.field), np.array(node.values, dtype=np.float64))
     return _known(found, items.is_known(node.field))
-
-
-def _each(values: list[Any], test: Callable[[Any], bool]) -> NDArray[np.bool_]:
-    return np.fromiter(map(test, values), dtype=np.bool_, count=len(values))
 
 
 def _known(found: NDArray[np.bool_], is_known: NDArray[np.bool_]) -> Truth:

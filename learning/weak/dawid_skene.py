@@ -18,6 +18,7 @@ from learning.weak.majority import silent_rules, soft_votes
 from learning.weak.votes import VotePatterns
 
 _TOLERANCE = 1e-6  # of the log likelihood per item
+_FIRST_ROWS = 10_000  # rows that are fitted first where there are at least twice as many
 _PRIOR_RIGHT = 1.0  # votes that each rule starts with on the class it names ...
 _PRIOR_EACH = 0.1  # ... and on every class: no rate is ever 0
 _PRIOR_ABSTAIN = 1.0
@@ -35,21 +36,45 @@ def fit_dawid_skene(
 ) -> LabelModel:
     """Return the model of largest posterior probability near majority's answer; balance None = estimated.
 
-    `objective` is the log likelihood per item with the prior's share, which no iteration lowers.
+    `objective` is the log likelihood per item with the prior's share, which no iteration lowers. Of many rows a spread of them is
+    fitted first: what follows over all of them starts close to its end.
     """
-    by_rule = patterns.indicator.T.tocsr()
     belief = soft_votes(patterns)
-    silent = silent_rules(patterns)
+    step = len(patterns.counts) // _FIRST_ROWS
+    if step > 1:
+        part = patterns._replace(indicator=patterns.indicator[::step], counts=patterns.counts[::step])
+        near = _climb(part, belief[::step], balance, anchors, max_iter)
+        belief, _ = _expect(patterns, *evidence(near))
+    model = _climb(patterns, belief, balance, anchors, max_iter)
+    return model._replace(reason=reason, silent=silent_rules(patterns))
+
+
+def _climb(
+    patterns: VotePatterns,
+    belief: NDArray[np.float64],
+    balance: NDArray[np.float64] | None,
+    anchors: Anchors | None,
+    max_iter: int,
+) -> LabelModel:
+    """Return the model that maximising and expecting in turns leads to from `belief` (u, k)."""
+    by_rule = patterns.indicator.T.tocsr()
     counts = patterns.counts[:, None]
     objective: list[float] = []
     while True:
         model = _maximise(by_rule, belief * counts, balance, anchors, patterns.n_labels)
         weights, base = evidence(model)
-        belief, log_sums = normalise(patterns.indicator @ weights + base)
+        belief, log_sums = _expect(patterns, weights, base)
         objective.append(_objective(model, float(patterns.counts @ log_sums), patterns.counts.sum(), anchors, weights, base))
         has_settled = len(objective) > 1 and objective[-1] - objective[-2] < _TOLERANCE
         if has_settled or len(objective) >= max_iter:
-            return model._replace(reason=reason, silent=silent, objective=tuple(objective))
+            return model._replace(objective=tuple(objective))
+
+
+def _expect(
+    patterns: VotePatterns, weights: NDArray[np.float64], base: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the probability of each class for each row (u, k) and the row's log likelihood (u,)."""
+    return normalise(patterns.indicator @ weights + base)
 
 
 def _maximise(

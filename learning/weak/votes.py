@@ -23,10 +23,12 @@ from labelloop.errors import InvalidInputError
 
 ABSTAIN = -1
 MAX_LABELS = 32_767  # votes are int16
+_TRIED_ROWS = 2_000
+_ALL_DIFFER = 0.98  # share of distinct ones among the tried
 
 
 class VotePatterns(NamedTuple):
-    """The distinct rows of a matrix of votes: items that all rules treat alike are computed once.
+    """The rows of a matrix of votes, equal ones as one: items that all rules treat alike are computed once.
 
     `indicator` (u, m * k) float64 sparse: 1 at column `j * k + v` where rule j says v. `counts` (u,) float64 items of each row.
     `row_of_item` (n,) into the rows.
@@ -90,7 +92,13 @@ def check_truth(truth: Any, n_items: int, n_labels: int) -> NDArray[np.int64]:
 
 
 def find_patterns(votes: NDArray[np.int16], n_labels: int) -> VotePatterns:
-    """Return the distinct rows of checked votes (n, m), in O(n m) and one sort of n numbers."""
+    """Return the distinct rows of checked votes (n, m), in O(n m) and one sort of n numbers.
+
+    Where a spread of many rows says that nearly all differ, each is its own: looking for equal ones would cost more than it saves.
+    """
+    step = len(votes) // _TRIED_ROWS
+    if step > 1 and len(_distinct_rows(votes[::step])[0]) > _ALL_DIFFER * len(votes[::step]):
+        return VotePatterns(indicator_of(votes, n_labels), np.ones(len(votes)), np.arange(len(votes)), votes.shape[1], n_labels)
     first, row_of_item = _distinct_rows(votes)
     rows = votes[first]
     counts = np.bincount(row_of_item, minlength=len(rows)).astype(np.float64)
@@ -100,10 +108,10 @@ def find_patterns(votes: NDArray[np.int16], n_labels: int) -> VotePatterns:
 def indicator_of(votes: NDArray[np.int16], n_labels: int) -> Any:
     """Return the sparse (n, m * n_labels) float64 matrix with a 1 for each vote."""
     n, m = votes.shape
-    has_vote = votes >= 0
-    item, rule = np.nonzero(has_vote)
-    column = (rule * n_labels + votes[item, rule]).astype(np.int32)
-    ends = np.concatenate([[0], np.cumsum(has_vote.sum(axis=1))])
+    flat = np.ascontiguousarray(votes).reshape(-1)
+    places = np.flatnonzero(flat >= 0)
+    column = ((places % m) * n_labels + flat[places]).astype(np.int32)
+    ends = np.searchsorted(places, np.arange(n + 1) * m).astype(np.int32)
     values = np.ones(len(column), dtype=np.float64)
     return sparse.csr_matrix((values, column, ends), shape=(n, m * n_labels))
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from labelloop.errors import InvalidInputError
-from learning.weak import METHODS, LabelModel, fit, summarise
+from learning.weak import METHODS, LabelModel, dawid_skene, fit, summarise
 from learning.weak import votes as votes_module
 from learning.weak.majority import soft_votes
 from learning.weak.matrix_completion import agreement
@@ -144,6 +144,19 @@ def test_equal_rows_are_computed_once_and_mean_the_same(case: tuple[NDArray[np.i
     assert len(patterns.counts) == len({tuple(row) for row in votes.tolist()})
 
 
+def test_many_rows_that_nearly_all_differ_are_left_as_they_are_and_mean_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    votes = np.random.default_rng(0).integers(-1, 4, (5_000, 12)).astype(np.int16)
+    votes[0] = votes[1]
+    patterns = find_patterns(votes, 4)
+    assert len(patterns.counts) == 5_000
+    few = find_patterns(np.repeat(votes[:50], 100, axis=0), 4)
+    assert len(few.counts) == 49
+    found = fit(votes, 4, max_iter=10).predict(votes).proba
+    monkeypatch.setattr(votes_module, "_TRIED_ROWS", 10_000)
+    assert len(find_patterns(votes, 4).counts) == 4_999
+    np.testing.assert_allclose(fit(votes, 4, max_iter=10).predict(votes).proba, found, atol=1e-6)
+
+
 def test_rows_whose_hashes_collide_are_still_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     votes, _ = draw(200, 3, [0.7] * 4)
     wanted = fit(votes, 3).predict(votes).proba
@@ -188,6 +201,16 @@ def test_an_unknown_class_balance_is_estimated() -> None:
     votes, _ = draw(20_000, 3, [0.8] * 6, balance=[0.6, 0.3, 0.1])
     for method in LEARNED:
         np.testing.assert_allclose(fit(votes, 3, method=method).balance, [0.6, 0.3, 0.1], atol=0.03)
+
+
+def test_fitting_a_spread_of_rows_first_leads_to_the_same_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    votes, _ = draw(4_000, 3, [0.9, 0.8, 0.7, 0.6, 0.8, 0.7], coverage=0.9)
+    wanted = fit(votes, 3)
+    monkeypatch.setattr(dawid_skene, "_FIRST_ROWS", 300)
+    found = fit(votes, 3)
+    np.testing.assert_allclose(found.rates, wanted.rates, atol=0.01)
+    assert found.objective[-1] == pytest.approx(wanted.objective[-1], abs=1e-4)
+    assert found.objective[0] > wanted.objective[0]  # it starts closer to the end
 
 
 def test_a_few_known_labels_turn_a_rule_around_that_the_votes_alone_believe() -> None:
