@@ -183,6 +183,11 @@ def test_numbered_words_find_the_phrases_that_one_text_at_a_time_finds(
             assert found[row, place] == is_there
 
 
+def test_a_phrase_does_not_reach_from_one_item_into_the_next() -> None:
+    index = index_words(["a new", "york", "", "new", None, "york new york"])
+    assert find_phrases(index, {("new", "york"): 0}, 1)[:, 0].tolist() == [False, False, False, False, False, True]
+
+
 @given(st.text(max_size=40))
 def test_every_sign_of_a_text_is_in_one_word(text: str) -> None:
     assert "".join(split(text, True)) == re.sub(r"\s", "", unicodedata.normalize("NFC", text))
