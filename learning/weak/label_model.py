@@ -26,7 +26,8 @@ class Posterior(NamedTuple):
 
 
 class LabelModel(NamedTuple):
-    """A fitted model: P(rule j says v | class y) = `rates[j, v, y]`, P(it abstains | y) = `abstains[j, y]`, P(y) = `balance[y]`.
+    """A fitted model: P(rule j says v | class y) = `rates[j, v, y]`, P(it abstains | y) = `abstains[j, y]`, P(y) = `balance[y]`,
+    all among items that some rule votes for.
 
     `rates` (m, k, k) and `abstains` (m, k) float64. `silent` are the rules that never fired: they weigh nothing. `objective` is
     what the fit followed, one value an iteration (Dawid-Skene: the log likelihood, which never falls). `method` is the one really
