@@ -19,7 +19,8 @@ FILES = {
     "index.noun": "animal n 1 1 ~ 1 1 00000100  \ndog n 1 2 @ %p 1 1 00000200  \ndomestic_dog n 1 2 @ %p 1 0 00000200  \n"
     "tail n 1 1 #p 1 0 00000300  \n",
     "noun.exc": "doggies dog doggy\n",
-    "data.verb": "00000500 30 v 01 bark 0 001 + 00000200 n 0101 01 + 02 00 | make sounds  \n",
+    "data.verb": "00000500 30 v 01 bark 0 001 + 00000200 n 0101 01 + 02 00 | make sounds  \n"
+    "00000501 30 v 0a a 0 b 0 c 0 d 0 e 0 f 0 g 0 h 0 i 0 j 0 001 @ 00000500 v 0000 01 + 02 00 | ten words  \n",
     "index.verb": "bark v 1 1 + 1 1 00000500  \n",
     "verb.exc": "",
     "data.adj": "00000600 00 s 01 tame 0 000 | not wild  \n",
@@ -42,6 +43,7 @@ def test_senses_relations_and_irregular_forms_are_read(tmp_path: Path) -> None:
     assert base.senses["n"]["domestic dog"] == base.senses["n"]["dog"] == (100000200,)
     assert base.relations["hyponym"] == {100000100: (100000200,)}
     assert base.relations["has-part"] == {100000200: (100000300,)}
+    assert base.relations["hypernym"][200000501] == (200000500,)
     assert base.relations["derived"] == {200000500: (100000200,)}
     assert base.senses["a"]["tame"] == (300000600,)
     assert base.irregular["n"]["doggies"] == ("dog", "doggy")
