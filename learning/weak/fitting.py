@@ -59,9 +59,10 @@ def fit(
     votes = check_votes(votes, n_labels)
     share = None if balance is None else check_balance(balance, n_labels)
     known = np.full(len(votes), -1, dtype=np.int64) if truth is None else check_truth(truth, len(votes), n_labels)
+    n_items = len(votes)
     is_covered = (votes >= 0).any(axis=1)
     votes, known = votes[is_covered], known[is_covered]
-    _check_fires(votes, known, len(is_covered), n_labels)
+    _check_fires(votes, known, n_items, n_labels)
     patterns = find_patterns(votes, n_labels)
     why_not = why_majority(patterns)
     if method == "majority" or (method == "auto" and why_not):
