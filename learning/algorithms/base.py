@@ -100,6 +100,7 @@ class Algorithm(abc.ABC):
     is_incremental: ClassVar[bool] = False
     sharing: ClassVar[Literal["none", "steps", "processes"]] = "none"
     has_multilabel: ClassVar[bool] = False
+    has_soft_labels: ClassVar[bool] = False
     parameters: ClassVar[type[Parameters]]
     file_names: ClassVar[tuple[str, ...]]
 
@@ -116,7 +117,8 @@ class Algorithm(abc.ABC):
     ) -> Training:
         """Return a training at step 0.
 
-        x: (n, d) float features or (n, h, w, c) pixels. y: (n,) ints in [0, n_labels), or (n, n_labels) of 0/1 for multilabel.
+        x: (n, d) float features or (n, h, w, c) pixels. y: (n,) ints in [0, n_labels), or (n, n_labels) of 0/1 for multilabel,
+        or floats (n, n_labels) whose rows sum to 1 where `has_soft_labels`: how likely each label is (a label model's posterior).
         epoch: passes over the data for iterative algorithms, 0 = the algorithm's default. start_from: the serving model, used
         by incremental algorithms when its label set and shape agree (the caller answers for the label set's order).
         Labels of a single class train a constant model: see `constant`.
@@ -128,11 +130,20 @@ class Algorithm(abc.ABC):
         settings = self.read_parameters(parameters or {})
         if is_multilabel and not self.has_multilabel:
             raise InvalidInputError(f"{self.name} cannot learn several labels an item: use logistic-regression or linear-head")
-        y = check_labels(y, len(x), n_labels, is_multilabel)
+        y = self._check_y(np.asarray(y), len(x), n_labels, is_multilabel)
         x = check_features(x, self.name) if self.input == "features" else check_pixels(x, self.name)
         if constant.is_constant(y):
             return constant.start(y, n_labels)
         return self._start(x, y, n_labels, is_multilabel, settings, max(epoch, 0), seed, start_from)
+
+    def _check_y(self, y: NDArray[Any], n: int, n_labels: int, is_multilabel: bool) -> NDArray[Any]:
+        if is_multilabel or y.ndim != 2 or y.dtype.kind != "f":
+            return check_labels(y, n, n_labels, is_multilabel)
+        if not self.has_soft_labels:
+            raise InvalidInputError(
+                f"{self.name} cannot learn from probabilities: give y.argmax(axis=1), or use logistic-regression"
+            )
+        return check_soft_labels(y, n, n_labels)
 
     def load(self, folder: Path) -> Model:
         """Return the model that `Model.save` wrote into `folder`. Raises NotFoundError or IntegrityError."""
@@ -219,6 +230,28 @@ def check_labels(y: NDArray[Any], n: int, n_labels: int, is_multilabel: bool) ->
     if y.min() < 0 or y.max() > top:
         raise InvalidInputError(f"y ranges from {y.min()} to {y.max()}, allowed is 0 to {top}")
     return y.astype(np.uint8 if is_multilabel else np.int64)
+
+
+def check_soft_labels(y: NDArray[Any], n: int, n_labels: int) -> NDArray[Any]:
+    """Return probabilities of labels as (n, n_labels) float32, or as the (n,) int64 they are when each row is certain.
+
+    Raises InvalidInputError naming the shape or the row at fault.
+    """
+    if n == 0 or n_labels < 1 or y.shape != (n, n_labels):
+        raise InvalidInputError(f"probabilities of labels have shape {y.shape}, expected ({n}, {n_labels}) with at least one row")
+    sums = y.sum(axis=1)
+    is_wrong = ~(np.abs(sums - 1) <= 1e-2) | ~(y >= 0).all(axis=1)  # also true for NaN
+    if is_wrong.any():
+        row = int(is_wrong.argmax())
+        raise InvalidInputError(f"row {row} of y is no distribution (sum {sums[row]:.4g}): leave items without a label out")
+    if (y.max(axis=1) == 1).all() and (sums == 1).all():
+        return y.argmax(axis=1).astype(np.int64)
+    return (y / sums[:, None]).astype(np.float32)
+
+
+def is_soft(y: NDArray[Any]) -> bool:
+    """Return whether checked labels are probabilities; several labels an item are 0 and 1."""
+    return y.ndim == 2 and y.dtype.kind == "f"
 
 
 def check_features(x: NDArray[Any], name: str) -> NDArray[np.float32]:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labelloop.errors import IntegrityError
-from learning.algorithms.base import Files, Model, OneStepTraining, need
+from learning.algorithms.base import Files, Model, OneStepTraining, is_soft, need
 
 FILE = "constant.json"
 
@@ -32,13 +32,16 @@ class ConstantModel(Model):
 
 
 def is_constant(y: NDArray[Any]) -> bool:
-    """Return whether checked labels y hold one class only (multilabel: each label always the same)."""
+    """Return whether checked labels y hold one class only (multilabel and probabilities: all rows the same)."""
     return bool((y == y[0]).all())
 
 
 def start(y: NDArray[Any], n_labels: int) -> OneStepTraining:
     """Return the training of the constant model."""
-    if y.ndim == 2:
+    if is_soft(y):
+        proba = (y.sum(axis=0, dtype=np.float64) + 1) / (len(y) + n_labels)
+        loss = -(y[0] * np.log(proba)).sum()
+    elif y.ndim == 2:
         proba = (y.sum(axis=0) + 1) / (len(y) + 2)
         loss = -np.log(np.where(y[0] == 1, proba, 1 - proba)).mean()
     else:

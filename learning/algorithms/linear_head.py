@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from learning.algorithms import linear_model
-from learning.algorithms.base import Algorithm, Files, Model, Parameters, Training
+from learning.algorithms.base import Algorithm, Files, Model, Parameters, Training, is_soft
 from learning.algorithms.batches import Batches
 from learning.algorithms.linear_model import UNSEEN, LinearModel, fold
 from learning.algorithms.logistic_regression import strength
@@ -42,6 +42,7 @@ class LinearHead(Algorithm):
     is_incremental = True
     sharing = "steps"
     has_multilabel = True
+    has_soft_labels = True
     parameters = LinearHeadParameters
     file_names = (linear_model.FILE,)
 
@@ -66,7 +67,7 @@ class LinearHead(Algorithm):
         device = choose_device()
         scaling = fit_scaling(x)
         z = torch.from_numpy(scaling.apply(x)).to(device)
-        is_seen = np.ones(n_labels, dtype=np.bool_) if is_multilabel else np.isin(np.arange(n_labels), y)
+        is_seen = _seen(y, n_labels)
         layer = torch.nn.Linear(z.shape[1], n_labels)
         with torch.no_grad():
             layer.weight.zero_()
@@ -95,6 +96,14 @@ class LinearHead(Algorithm):
 
     def _load(self, files: Files) -> Model:
         return linear_model.load(files)
+
+
+def _seen(y: NDArray[Any], n_labels: int) -> NDArray[np.bool_]:
+    """Return which classes have a sample: those without one get probability 0 (several labels an item: all have their own bias)."""
+    if is_soft(y):
+        seen: NDArray[np.bool_] = y.sum(axis=0) > 0
+        return seen
+    return np.ones(n_labels, dtype=np.bool_) if y.ndim == 2 else np.isin(np.arange(n_labels), y)
 
 
 def _is_kin(model: Model | None, d: int, n_labels: int, is_multilabel: bool) -> bool:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labelloop.errors import IntegrityError
-from learning.algorithms.base import Files, Model, check_width, need
+from learning.algorithms.base import Files, Model, check_width, is_soft, need
 from learning.algorithms.tensors import pack, unpack
 from learning.scaling import Scaling
 
@@ -89,7 +89,9 @@ def sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def log_loss(proba: NDArray[np.float32], y: NDArray[Any]) -> float:
-    """Return the mean negative log likelihood of checked labels y under proba (multilabel: mean over labels too)."""
+    """Return the mean negative log likelihood of checked labels y under proba (several labels: over labels too; soft: expected)."""
+    if is_soft(y):
+        return float(-(y * np.log(np.maximum(proba, 1e-12, dtype=np.float64))).sum(axis=1).mean())
     if y.ndim == 2:
         said = np.where(y == 1, proba, 1 - proba)
     else:

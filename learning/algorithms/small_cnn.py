@@ -86,6 +86,7 @@ class SmallCnn(Algorithm):
     is_incremental = True
     sharing = "steps"
     has_multilabel = True
+    has_soft_labels = True
     parameters = SmallCnnParameters
     file_names = (FILE,)
 

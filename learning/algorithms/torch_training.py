@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labelloop.errors import IntegrityError, InvalidInputError
-from learning.algorithms.base import Files, Model, Training, need
+from learning.algorithms.base import Files, Model, Training, is_soft, need
 from learning.algorithms.batches import Batches, step_rng
 from learning.algorithms.collective import Collective, part_of
 from learning.algorithms.tensors import pack, unpack
@@ -61,6 +61,7 @@ class TorchTraining(Training):
 
         self._network, self._batches, self.steps, self._seed = network, batches, steps, seed
         self._device = next(network.module.parameters()).device
+        self._is_soft = is_soft(y)
         target = torch.from_numpy(y.astype(np.float32) if y.ndim == 2 else y)
         self._target = target.to(self._device)
         groups = [{"params": list(g.parameters), "lr": g.rate, "weight_decay": g.decay} for g in network.groups]
@@ -106,7 +107,7 @@ class TorchTraining(Training):
             return torch.zeros((), device=self._device)
         with torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=self._device.type == "cuda"):
             logits = self._network.logits(rows, part, rng)
-        loss = loss_of(logits.float(), self._target[torch.from_numpy(mine).to(self._device)])
+        loss = loss_of(logits.float(), self._target[torch.from_numpy(mine).to(self._device)], self._is_soft)
         if self._collective is not None:
             loss = loss * (len(mine) / len(rows))
         if self._network.penalty is not None and (self._collective is None or self._collective.rank == 0):
@@ -163,11 +164,11 @@ def _schedule(step: int, steps: int) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm))) * 0.98 + 0.02
 
 
-def loss_of(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Return cross entropy for class numbers (n,), mean binary cross entropy for (n, k)."""
+def loss_of(logits: torch.Tensor, target: torch.Tensor, is_soft: bool = False) -> torch.Tensor:
+    """Return cross entropy for class numbers (n,) or soft labels (n, k), mean binary cross entropy for several labels (n, k)."""
     import torch.nn.functional as functional
 
-    if target.ndim == 2:
+    if target.ndim == 2 and not is_soft:
         return functional.binary_cross_entropy_with_logits(logits, target)
     return functional.cross_entropy(logits, target)
 
