@@ -26,7 +26,9 @@ _MOST_CELLS = 250_000_000  # numbers in all confusion matrices: 2 GB
 class DawidSkeneOptions(ClimbOptions, frozen=True, kw_only=True):
     """Options of Dawid-Skene."""
 
-    smoothing: Annotated[float, msgspec.Meta(ge=0, description="Pseudo-labels on each pair of classes; 0 = none.")] = 0.0
+    smoothing: Annotated[
+        float, msgspec.Meta(ge=0, description="Pseudo-labels on each true class of each worker; 0 = the bare likelihood.")
+    ] = 0.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,7 +96,7 @@ def fit_dawid_skene(crowd: CrowdLabels, options: DawidSkeneOptions, start: Dawid
             value += _expect_block(block, table, prior, weights[block.rows])
             counts += block.turned @ weights[block.rows]
         sums = np.ones(crowd.n_items) @ weights - (~crowd.labelled).sum()  # an item without a label says nothing
-        value += options.smoothing * now.log_table.sum() if options.smoothing else 0.0
+        value += options.smoothing / k * now.log_table.sum() if options.smoothing else 0.0
         return _Expectation(counts * prior, sums * prior), value
 
     def maximise(found: _Expectation, _: DawidSkene) -> DawidSkene:

@@ -41,11 +41,11 @@ def confusion_table(crowd: CrowdLabels, counts: NDArray[np.float64], smoothing: 
     """Return expected counts (n_workers * given, true) as probabilities over given: the M step of Dawid and Skene.
 
     smoothing 0: the maximum of the likelihood, spread over the labels that the worker really used, none below `FLOOR`. Above 0:
-    that many pseudo-labels on every pair, i.e. a symmetric Dirichlet prior.
+    so many pseudo-labels on each true class of each worker, spread evenly, i.e. a symmetric Dirichlet prior.
     """
     k = crowd.n_classes
     if smoothing > 0:
-        table = (counts + smoothing).reshape(crowd.n_workers, k, k)
+        table = (counts + smoothing / k).reshape(crowd.n_workers, k, k)
     else:
         used = crowd.labels_per_code > 0
         used[~used.any(axis=1)] = True
