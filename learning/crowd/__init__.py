@@ -53,12 +53,11 @@ def aggregate(
     | bad input | answer |
     |---|---|
     | unknown method; an option unknown or out of range; `start` of another method or of other counts | InvalidInputError |
-    | no label at all, or one class only (n_classes 1) | votes: uniform posteriors, labels -1; `reason` says so |
+    | no label at all; n_classes 1; no item with two labels, so that workers cannot be compared | votes; `reason` says so |
     | an item without a label | label -1, posterior = the model's class prior |
     | one class seen of several | that class everywhere, and `reason` says that nothing can be learned of the workers |
     | an annotator with one label | `quality` from it, `quality_low` near 0.2 at best |
     | an annotator without a label | `quality` NaN, confusion uniform |
-    | fewer than two labels on every item | accepted: the workers cannot be compared, `reason` says so |
     | confusion matrices beyond 250 million numbers (dawid-skene) | InvalidInputError |
     """
     if method not in METHODS:
@@ -70,8 +69,9 @@ def aggregate(
         fields = ", ".join(chosen.options.__struct_fields__) or "none"
         raise InvalidInputError(f"options of {method!r}: {exc}; it knows {fields}") from exc
     _check_start(method, chosen, labels, start)
-    if labels.n_labels == 0 or labels.n_classes == 1:
-        return make_aggregation(method, labels, fit_majority(labels, VoteOptions(), None), "there is nothing to weigh: votes")
+    nothing = _why_only_votes(labels)
+    if nothing is not None:
+        return make_aggregation(method, labels, fit_majority(labels, VoteOptions(), None), nothing)
     fit = chosen.fit(labels, settings, start)
     return make_aggregation(method, labels, fit, _reason(labels, fit))
 
@@ -86,12 +86,20 @@ def _check_start(method: str, chosen: Method, labels: CrowdLabels, start: LabelM
         raise InvalidInputError(f"start knows (items, workers, classes) {start.shape()}, the labels {wanted}: use start.grown(...)")
 
 
+def _why_only_votes(labels: CrowdLabels) -> str | None:
+    if labels.n_labels == 0:
+        return "there is no label yet"
+    if labels.n_classes == 1:
+        return "there is only one class"
+    if int(labels.labels_per_item.max()) < 2:
+        return "no item has two labels, so the workers cannot be compared: votes"
+    return None
+
+
 def _reason(labels: CrowdLabels, fit: Fit) -> str:
     n_seen = int((np.bincount(labels.classes, minlength=labels.n_classes) > 0).sum())
     if n_seen == 1:
         return "only one class was given: nothing can be learned of the workers"
-    if int(labels.labels_per_item.max(initial=0)) < 2:
-        return "no item has two labels: the workers cannot be compared"
     if not len(fit.trace):
         return "counted"
     return f"{'converged' if fit.has_converged else 'stopped'} after {len(fit.trace)} steps"

@@ -1,9 +1,9 @@
 """Posteriors that mean what they say: one temperature, from gold items or from the labels themselves.
 
-C. Guo, G. Pleiss, Y. Sun, K. Q. Weinberger, "On Calibration of Modern Neural Networks", ICML 2017 (temperature scaling). Without gold the
-temperature is the one under which every label is best foretold by the other labels of its item: workers who share their errors make
-a model too sure, and then foretell each other too badly. It is never below 1 then: the parameters have seen these labels. Owns the temperature. Must never change the order of classes. Called by
-whoever shows or trains on posteriors.
+C. Guo, G. Pleiss, Y. Sun, K. Q. Weinberger, "On Calibration of Modern Neural Networks", ICML 2017 (temperature scaling). Without
+gold the temperature is the one under which every label is best foretold by the other labels of its item: workers who share errors
+make a model too sure, and then foretell each other too badly. It is never below 1 then: the parameters have seen these labels.
+Owns the temperature. Must never change the order of classes. Called by whoever shows or trains on posteriors.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _FEWEST_GOLD = 10
 
 
 class Calibrated(NamedTuple):
-    """`posteriors` (n_items, n_classes), rows sum to 1; `temperature`: above 1 the model was too sure. `source` 'gold' or 'labels'."""
+    """`posteriors` (n_items, n_classes), rows sum to 1; `temperature`: above 1 the model was too sure. `source` gold or labels."""
 
     posteriors: Array
     temperature: float
@@ -45,8 +45,7 @@ def calibrate(found: Aggregation, *, gold: ArrayLike | None = None, seed: int = 
     |---|---|
     | gold of another length, or beyond the classes | InvalidInputError |
     | fewer than 10 gold items with a label | InvalidInputError: pass gold=None |
-    | votes without gold | InvalidInputError |
-    | no item with two labels, without gold | temperature 1, posteriors unchanged |
+    | votes without gold (an answer in which no item has two labels is votes too) | InvalidInputError |
     """
     logs = _logs(found)
     if gold is not None:
@@ -58,8 +57,7 @@ def calibrate(found: Aggregation, *, gold: ArrayLike | None = None, seed: int = 
         return Calibrated(softmax(logs / temperature), temperature, "gold")
     if isinstance(found.parameters, Votes):
         raise InvalidInputError(f"{found.method!r} models no label: pass gold, or use 'one-coin' or 'dawid-skene'")
-    foretell = _foretelling(found, seed)
-    temperature = 1.0 if foretell is None else _best(foretell, 1.0)
+    temperature = _best(_foretelling(found, seed), 1.0)
     return Calibrated(softmax(logs / temperature), temperature, "labels")
 
 
@@ -99,11 +97,9 @@ def _best(loss: Any, lowest: float) -> float:
 
 
 def _foretelling(found: Aggregation, seed: int) -> Any:
-    """Return the loss of a temperature: how badly labels are foretold by the other labels of their item; None without such."""
+    """Return the loss of a temperature: how badly labels are foretold by the other labels of their item."""
     crowd, model = found.crowd, found.parameters
     rows = np.flatnonzero(crowd.labels_per_item[crowd.items] > 1)
-    if not len(rows):
-        return None
     if len(rows) > _MOST_LABELS:
         rows = np.sort(np.random.default_rng(seed).choice(rows, _MOST_LABELS, replace=False))
     items, workers, classes = crowd.items[rows], crowd.workers[rows], crowd.classes[rows]

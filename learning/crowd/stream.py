@@ -4,9 +4,9 @@ Owns `CrowdStream`. Must never look at another item when a label arrives. Called
 Not safe for two threads at once: the caller holds its own lock.
 
 Between two refreshes the parameters stand still, so an arriving label adds one row of scores to its item and nothing else: all
-posteriors stay what a full E step over all labels from the same parameters gives (to 1e-9). `refresh` then climbs on from them. That
-is incremental EM: R. M. Neal, G. E. Hinton, "A View of the EM Algorithm that Justifies Incremental, Sparse, and Other Variants",
-Learning in Graphical Models, 1998.
+posteriors stay what a full E step over all labels from the same parameters gives (to 1e-9). `refresh` then climbs on from them.
+That is incremental EM: R. M. Neal, G. E. Hinton, "A View of the EM Algorithm that Justifies Incremental, Sparse, and Other
+Variants", Learning in Graphical Models, 1998.
 """
 
 from __future__ import annotations
