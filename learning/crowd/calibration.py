@@ -61,14 +61,6 @@ def calibrate(found: Aggregation, *, gold: ArrayLike | None = None, seed: int = 
     return Calibrated(softmax(logs / temperature), temperature, "labels")
 
 
-def calibration_error(posteriors: Array, truth: ArrayLike, n_bins: int = 10) -> float:
-    """Return the expected calibration error in [0, 1]: mean |confidence - accuracy| over bins of equal count."""
-    confidence, right = posteriors.max(axis=1), posteriors.argmax(axis=1) == np.asarray(truth)
-    bins = np.array_split(np.argsort(confidence, kind="stable"), n_bins)
-    gaps = [len(b) * abs(confidence[b].mean() - right[b].mean()) for b in bins if len(b)]
-    return float(sum(gaps) / max(len(confidence), 1))
-
-
 def _checked_gold(crowd: CrowdLabels, gold: ArrayLike) -> NDArray[np.int64]:
     truth = np.asarray(gold)
     if truth.shape != (crowd.n_items,) or truth.dtype.kind not in "iu":

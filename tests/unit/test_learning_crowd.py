@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 
 from labelloop.errors import InvalidInputError
 from learning.crowd import METHODS, CrowdLabels, aggregate, crowd_labels
-from learning.crowd.calibration import calibrate, calibration_error
+from learning.crowd.calibration import calibrate
 from learning.crowd.dawid_skene import DawidSkene
 from learning.crowd.stream import CrowdStream, full_scores
+from learning.metrics import expected_calibration_error
 
 CLIMBERS: list[tuple[str, dict[str, Any]]] = [
     ("one-coin", {}),
@@ -330,7 +331,8 @@ def test_without_gold_the_labels_themselves_show_that_a_model_is_too_sure(method
     better = calibrate(got)
     assert better.temperature >= 1.0
     assert log_loss(better.posteriors, truth) <= log_loss(got.posteriors, truth)
-    assert calibration_error(better.posteriors, truth) <= calibration_error(got.posteriors, truth) + 1e-9
+    before, after = (expected_calibration_error(truth, p) for p in (got.posteriors, better.posteriors))
+    assert after <= before + 1e-9
 
 
 def test_calibration_refuses_gold_that_does_not_fit() -> None:
@@ -343,9 +345,3 @@ def test_calibration_refuses_gold_that_does_not_fit() -> None:
         calibrate(got, gold=np.full(1500, 3))
     with pytest.raises(InvalidInputError, match="too few"):
         calibrate(got, gold=np.where(np.arange(1500) < 9, 0, -1))
-
-
-def test_the_calibration_error_of_a_sure_and_wrong_crowd_is_its_share_of_errors() -> None:
-    sure = np.tile([1.0, 0.0], (100, 1))
-    assert calibration_error(sure, np.arange(100) >= 80) == pytest.approx(0.2)
-    assert calibration_error(np.tile([0.8, 0.2], (100, 1)), np.zeros(100)) == pytest.approx(0.2)
