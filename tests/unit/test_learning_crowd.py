@@ -161,9 +161,19 @@ def test_hundreds_of_labels_on_one_item_neither_overflow_nor_vanish() -> None:
         got = aggregate(name, labels, options={"smoothing": 0.0} if name == "dawid-skene" else {})
         assert np.isfinite(got.posteriors).all()
         assert (got.labels[:40] == truth).all(), name
-    model = aggregate("dawid-skene", labels).parameters
-    assert isinstance(model, DawidSkene)
-    np.testing.assert_allclose(aggregate("dawid-skene", labels).posteriors, model.normalise(full_scores(model, labels)), atol=1e-9)
+
+
+def test_a_product_of_more_factors_than_a_double_can_hold_gives_the_same_as_its_logarithms() -> None:
+    rng = np.random.default_rng(0)
+    truth = np.arange(9) % 3
+    items, workers = (a.ravel() for a in np.meshgrid(np.arange(9), np.arange(1500)))
+    classes = np.where(rng.random(len(items)) < 0.3, truth[items], rng.integers(0, 3, len(items)))
+    labels = crowd_labels(items, workers, classes)
+    got = aggregate("dawid-skene", labels, options={"smoothing": 0.0, "n_iter": 1})
+    scores = full_scores(got.parameters, labels)
+    assert scores.max() < -800, "the product itself would be zero"
+    assert got.log_likelihood[-1] == pytest.approx(float(np.logaddexp.reduce(scores, axis=1).sum()), rel=1e-12)
+    np.testing.assert_allclose(got.posteriors, got.parameters.normalise(scores), atol=1e-9)
 
 
 def test_items_and_workers_without_a_label_get_their_documented_answer() -> None:
