@@ -134,8 +134,8 @@ def _smoothed(counts: _Counts) -> Mace:
 
 
 def _variational(counts: _Counts) -> Mace:
-    spamming, of_spamming = _dirichlet(counts.spamming, _SPAM_PRIOR)
-    patterns, of_patterns = _dirichlet(counts.patterns, _PATTERN_PRIOR)
+    spamming, of_spamming = dirichlet_posterior(counts.spamming, _SPAM_PRIOR)
+    patterns, of_patterns = dirichlet_posterior(counts.patterns, _PATTERN_PRIOR)
     return Mace(spamming, patterns, -of_spamming - of_patterns)
 
 
@@ -143,7 +143,7 @@ def _shares(x: Array) -> Array:
     return np.asarray(x / x.sum(axis=1, keepdims=True))
 
 
-def _dirichlet(counts: Array, prior: float) -> tuple[Array, float]:
+def dirichlet_posterior(counts: Array, prior: float) -> tuple[Array, float]:
     """Return exp(E[log p]) under the Dirichlet posterior of each row, and all rows' divergence from the prior, nats."""
     x, total, k = counts + prior, counts.sum(axis=1) + prior * counts.shape[1], counts.shape[1]
     mean_log = digamma(x) - digamma(total)[:, None]

@@ -10,11 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from scipy.special import digamma, gammaln
+from scipy.stats import dirichlet
 
 from labelloop.errors import InvalidInputError
 from learning.crowd import METHODS, CrowdLabels, aggregate, crowd_labels
 from learning.crowd.calibration import calibrate
 from learning.crowd.dawid_skene import DawidSkene
+from learning.crowd.mace import dirichlet_posterior
 from learning.crowd.stream import CrowdStream, full_scores
 from learning.metrics import expected_calibration_error
 
@@ -110,6 +113,17 @@ def test_the_patients_of_dawid_and_skene_get_the_published_answer() -> None:
     np.testing.assert_allclose(np.exp(got.parameters.log_prior), [0.40, 0.42, 0.11, 0.07], atol=0.005)
     first = [[0.89, 0.11, 0, 0], [0.07, 0.88, 0.05, 0], [0, 0.34, 0.66, 0], [0, 0, 0.56, 0.44]]
     np.testing.assert_allclose(got.confusion[0], first, atol=0.005)
+
+
+def test_the_divergence_in_the_bound_of_mace_is_that_of_two_dirichlets() -> None:
+    counts, prior = np.array([[3.0, 0.5, 2.0], [0.0, 0.0, 7.5]]), 0.7
+    means, divergence = dirichlet_posterior(counts, prior)
+    by_hand = 0.0
+    for row, mean in zip(counts + prior, means, strict=True):
+        log_density = gammaln(3 * prior) - 3 * gammaln(prior) + ((prior - 1) * np.log(mean)).sum()
+        by_hand += -dirichlet(row).entropy() - log_density
+    assert divergence == pytest.approx(float(by_hand), rel=1e-9)
+    np.testing.assert_allclose(means, np.exp(digamma(counts + prior) - digamma((counts + prior).sum(axis=1))[:, None]))
 
 
 @pytest.mark.parametrize(("method", "options"), [("majority", {}), ("weighted-majority", {}), *CLIMBERS])
@@ -339,10 +353,28 @@ def test_without_gold_the_labels_themselves_show_that_a_model_is_too_sure(method
     labels, truth = copycats()
     got = aggregate(method, labels)
     better = calibrate(got)
-    assert better.temperature >= 1.0
-    assert log_loss(better.posteriors, truth) <= log_loss(got.posteriors, truth)
+    assert better.temperature > 1.05
+    assert log_loss(better.posteriors, truth) < log_loss(got.posteriors, truth)
     before, after = (expected_calibration_error(truth, p) for p in (got.posteriors, better.posteriors))
     assert after <= before + 1e-9
+
+
+def test_the_temperature_without_gold_is_the_one_under_which_labels_foretell_each_other_best() -> None:
+    labels, _ = copycats()
+    got = aggregate("one-coin", labels)
+    model, scores = got.parameters, full_scores(got.parameters, labels)
+
+    def loss(temperature: float) -> float:
+        total = 0.0
+        for place in range(0, labels.n_labels, 7):
+            at = slice(place, place + 1)
+            own = model.contributions(labels.items[at], labels.workers[at], labels.classes[at])
+            others = model.normalise((scores[labels.items[at]] - own) / temperature)
+            total -= math.log(float((others * np.exp(own)).sum()))
+        return total
+
+    found = calibrate(got).temperature
+    assert found == pytest.approx(min(np.arange(1.0, 4.0, 0.05), key=loss), rel=0.1)
 
 
 def test_calibration_refuses_gold_that_does_not_fit() -> None:
