@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
+import gc
 import os
 import traceback
 from collections.abc import Callable, Iterator
@@ -29,6 +30,7 @@ def ip_of(n: int) -> str:
 def forked(n: int, work: Callable[[int], None], errors: Path) -> Iterator[list[int]]:
     """Run `work(rank)` in `n` forks, ranks from 1 on; at the end wait for them. A traceback goes to a file below `errors`."""
     preload()  # or each fork imports it while the others wait
+    gc.freeze()  # what earlier tests left must not be collected in a fork: it may wait for a thread that is not there (seen)
     pids: list[int] = []
     for rank in range(1, n + 1):
         pid = os.fork()
@@ -45,6 +47,7 @@ def forked(n: int, work: Callable[[int], None], errors: Path) -> Iterator[list[i
             finally:
                 os._exit(status)
         pids.append(pid)
+    gc.unfreeze()
     try:
         yield pids
     finally:
