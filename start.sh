@@ -69,6 +69,7 @@ debian_packages() {  # names those that are missing
     have_browser_fonts || printf 'fonts-noto-cjk '
     [ -x /usr/lib/postgresql/15/bin/postgres ] || printf 'postgresql '
     have npm || printf 'nodejs npm '
+    compgen -G '/usr/lib/*/libatomic.so.1' >/dev/null || printf 'libatomic1 '  # Playwright's own Node loads it
     have git || printf 'git '
     have ping || printf 'iputils-ping '
   fi
