@@ -58,6 +58,12 @@ def wanted_replicas(members: int) -> int:
     return 5 if members >= 5 else min(3, members)
 
 
+def is_short(nodes: Sequence[str], members: Sequence[str], running: Sequence[str]) -> bool:
+    """Return whether a queue on `nodes` shall get one more replica, on a running member. One that is down keeps its place."""
+    kept = set(nodes) & set(members)
+    return len(kept) < wanted_replicas(len(members)) and bool(set(running) - kept)
+
+
 def plan_balance(queues: Sequence[Replicas], members: Sequence[str], running: Sequence[str]) -> list[Move]:
     """Return the moves that give each queue its number of replicas on running members, with leads spread evenly; pure.
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import msgspec
 
 from cluster.broker.rabbitmq_config import host_of
-from cluster.broker.rabbitmq_queues import wanted_replicas
+from cluster.broker.rabbitmq_queues import is_short
 from labelloop.messages import BrokerView
 
 CLUSTER_PREFIX = "labelloop/"
@@ -58,7 +58,7 @@ case Booted of
     end,
     Held = fun(Q) ->
       {resource, _, _, Name} = amqqueue:get_name(Q),
-      {Name, length([N || N <- maps:get(nodes, amqqueue:get_type_state(Q)), lists:member(N, rabbit_mnesia:cluster_nodes(running))])}
+      {Name, Names(maps:get(nodes, amqqueue:get_type_state(Q)))}
     end,
     Counted = [try Count(Q) catch _:_ -> {<<>>, {-1, -1}} end || Q <- rabbit_amqqueue:list()],
     #{node => node(), booted => Booted, is_paused => Paused, cluster => rabbit_nodes:cluster_name(),
@@ -91,7 +91,7 @@ class Look(msgspec.Struct, frozen=True):
     alarms: int = 0
     queues: dict[str, int] = {}
     consumers: dict[str, int] = {}
-    replicas: dict[str, int] = {}
+    replicas: dict[str, tuple[str, ...]] = {}
 
 
 def view_of(look: Look, known_cluster: str = "") -> BrokerView:
@@ -112,7 +112,7 @@ def view_of(look: Look, known_cluster: str = "") -> BrokerView:
         running=tuple(sorted(map(host_of, look.running))),
         queues=look.queues,
         consumers=look.consumers,
-        short=tuple(sorted(queue for queue, n in look.replicas.items() if n < wanted_replicas(len(look.running)))),
+        short=tuple(sorted(queue for queue, nodes in look.replicas.items() if is_short(nodes, look.members, look.running))),
         reason=_trouble(look),
     )
 

@@ -111,7 +111,7 @@ def check_members(exam: Exam) -> Iterator[Finding]:
             severity=Severity.WARNING,
             check="members",
             node=hostname,
-            what=f"queue {queue} has fewer replicas than the running members could hold",
+            what=f"queue {queue} is not copied yet to a running member that shall hold it",
             why="while it is being copied, the death of one more docker may stop it",
             way_out=f"wait half a minute and look again; if it stays, see `labelloop logs {hostname} --service manager`",
         )

@@ -71,8 +71,8 @@ class BrokerView(Message, frozen=True, kw_only=True):
 
     `state`: 'paused' = in a minority, so it answers nobody until the partition heals. `cluster` is the id of the broker cluster it
     belongs to, '' = outside any. `members` and `running` are host names; `queues` counts the messages of each queue, ready or
-    being worked on, `consumers` those who fetch from it (a queue that is not in it: not known). `short` names the queues that have
-    fewer replicas on running members than they should: they are being copied, and until then one more death may cost messages.
+    being worked on, `consumers` those who fetch from it (a queue that is not in it: not known). `short` names the queues that
+    are being copied to a running member which shall hold a replica and does not yet: until then one more death may stop them.
     """
 
     kind: Literal["embedded", "rabbitmq"] = "embedded"

@@ -62,35 +62,33 @@ def select(
         raise InvalidInputError(f"strategy {strategy!r} is unknown: use one of auto, {', '.join(ALL)}")
     if n < 0 or not 0.0 <= exploration <= 1.0:
         raise InvalidInputError(f"n must be 0 or more and exploration in [0, 1], got {n} and {exploration}")
-    known = {
-        "labels": labels,
-        "committee": committee,
-        "parts": parts,
-        "part_starts": part_starts,
-        "costs": costs,
-        "annotator_labels": annotator_labels,
-    }
-    pool = make_pool(proba, features, labelled_features, is_multilabel, seed, **known)
-    reason = "asked for by name"
-    if strategy == "auto":
-        strategy, reason = choose(pool)
-        if costs is not None and not ALL[strategy].is_per_item:
-            pool, reason = pool._replace(costs=None), f"{reason}; costs do not count yet"
-    chosen = ALL[strategy]
+    rest = {"labels": labels, "committee": committee, "parts": parts, "part_starts": part_starts, "costs": costs}
+    pool = make_pool(proba, features, labelled_features, is_multilabel, seed, **rest, annotator_labels=annotator_labels)
+    chosen, pool, reason = _resolve(strategy, pool)
     settings = chosen.read_parameters(parameters)
-    if 0 < pool.n_items < n:
-        reason += f"; {n} asked for, the pool has {pool.n_items}"
     if not pool.n_items:
-        return Selection(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float32), strategy, "the pool is empty")
+        return Selection(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float32), chosen.name, "the pool is empty")
+    if pool.n_items < n:
+        reason += f"; {n} asked for, the pool has {pool.n_items}"
     chosen.check(pool)
     scores = chosen.score(pool, min(n, pool.n_items), settings)
     if pool.costs is not None:
         scores, reason = np.divide(scores, pool.costs, dtype=np.float32), f"{reason}; scores are per unit of cost"
     if exploration > 0 and chosen.is_explored:
         indices, values = weave(scores, n, exploration, seed)
-        return Selection(indices, values, strategy, f"{reason}; {exploration:.0%} of the places are random")
+        return Selection(indices, values, chosen.name, f"{reason}; {exploration:.0%} of the places are random")
     indices = falling(scores, n)
-    return Selection(indices, scores[indices], strategy, reason)
+    return Selection(indices, scores[indices], chosen.name, reason)
+
+
+def _resolve(strategy: str, pool: Pool) -> tuple[Strategy, Pool, str]:
+    """Return the strategy that is really used, what it sees of the pool, and why."""
+    if strategy != "auto":
+        return ALL[strategy], pool, "asked for by name"
+    name, reason = choose(pool)
+    if pool.costs is not None and not ALL[name].is_per_item:
+        return ALL[name], pool._replace(costs=None), f"{reason}; costs do not count yet"
+    return ALL[name], pool, reason
 
 
 def needs(strategy: str) -> tuple[str, ...]:

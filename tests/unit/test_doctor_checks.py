@@ -263,7 +263,7 @@ CASES: list[tuple[str, Callable[[Exam], Exam], tuple[Severity, str, str], str]] 
         "queue not copied yet",
         _many(*(broker(n, short=("inference.c1.bulk",)) for n in MEMBERS)),
         (W, "members", INFER),
-        "queue inference.c1.bulk has fewer replicas than the running members could hold",
+        "queue inference.c1.bulk is not copied yet to a running member that shall hold it",
     ),
     (
         "no consumer",

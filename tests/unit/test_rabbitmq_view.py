@@ -38,14 +38,23 @@ def test_a_cluster_that_we_did_not_name_is_none() -> None:
 
 
 @pytest.mark.parametrize(
-    ("running", "replicas", "short"), [("abc", 2, ("q",)), ("abc", 3, ()), ("ab", 2, ()), ("abcde", 3, ("q",))]
+    ("members", "running", "nodes", "short"),
+    [
+        ("abc", "abc", "ab", True),
+        ("abc", "abc", "abc", False),
+        ("ab", "ab", "ab", False),
+        ("abcde", "abcde", "abc", True),
+        ("abc", "ab", "abc", False),  # the replica of one that is down keeps its place until that one is forgotten
+        ("abc", "ab", "ab", False),  # nobody runs who could hold one more
+        ("abc", "abc", "abd", True),  # d was forgotten
+    ],
 )
-def test_a_queue_is_short_while_the_running_members_could_hold_more_of_it(
-    running: str, replicas: int, short: tuple[str, ...]
-) -> None:
-    nodes = tuple(f"rabbit@{name}" for name in running)
-    look = Look("ready", False, "rabbit@a", "labelloop/C", (*nodes, "rabbit@dead"), nodes, replicas={"q": replicas, "whole": 5})
-    assert view_of(look).short == short
+def test_a_queue_is_short_while_a_running_member_shall_get_a_replica(members: str, running: str, nodes: str, short: bool) -> None:
+    def erlang(names: str) -> tuple[str, ...]:
+        return tuple(f"rabbit@{name}" for name in names)
+
+    look = Look("ready", False, "rabbit@a", "labelloop/C", erlang(members), erlang(running), replicas={"q": erlang(nodes)})
+    assert view_of(look).short == (("q",) if short else ())
 
 
 class Eyes:
