@@ -56,7 +56,8 @@ debian_packages() {  # names those that are missing
   case $command in node | lab | test)
     have rabbitmq-server || printf 'rabbitmq-server '
     have setpriv || printf 'util-linux '
-    have ip || printf 'iproute2 ' ;;
+    have ip || printf 'iproute2 '
+    [ -e /usr/share/wordnet/index.noun ] || printf 'wordnet-base ' ;;  # what rules of kind hypernym and relation look words up in
   esac
   case $command in lab | test)
     have nft || printf 'nftables '
@@ -115,7 +116,7 @@ stop_stock_broker() {  # Debian's own service would hold the ports and the data 
 
 wanted_extras() {
   case $command in
-    test) printf 'node web tensorflow alipy rivals test' ;;
+    test) printf 'node web s3 tensorflow alipy rivals test' ;;
     node | lab) printf 'node' ;;
     registry) printf 'registry' ;;
     web) printf 'registry web' ;;
@@ -154,7 +155,9 @@ install_python() {
   esac
   "${pip[@]}" --no-build-isolation --editable ".[$extras]"
   case ,$extras, in *,test,*)
-    "${pip[@]}" --no-deps crowd-kit ;;  # its aggregation needs attrs, nltk and pandas (extra test); it names transformers too
+    # what the used part of each needs is in the extra test; crowd-kit names transformers too, label-studio-sdk code generators
+    # and an opencv that contradicts our numpy
+    "${pip[@]}" --no-deps crowd-kit label-studio-sdk ;;
   esac
   printf '%s' "$extras $hash" >"$venv/.labelloop"
   exec 9>&-

@@ -22,7 +22,7 @@ from datastore_layout.root import TaskFolder
 from datastore_layout.watch import DirectoryWatch
 from labelloop.errors import NotFoundError
 from labelloop.ids import ItemId, parse_item, parse_token
-from labelloop.messages import Draft, Message, Sample
+from labelloop.messages import Draft, Message, Region, Sample
 
 WHERE = ("Preprocess", "labels")
 MERGED = "_merged-"
@@ -43,6 +43,8 @@ class LabelRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
     row: int = -1
     error_code: str = ""
     error_reason: str = ""
+    regions: tuple[Region, ...] = ()
+    proba: tuple[float, ...] = ()
 
 
 class Segment(Message, frozen=True, kw_only=True):
@@ -91,7 +93,9 @@ def oldest_first(folder: TaskFolder, names: Iterable[str]) -> list[str]:
 
 def preferred(a: LabelRow, b: LabelRow) -> LabelRow:
     """Return which of two rows of one (item, revision) holds, whatever their order: a good one, then the least content."""
-    return min(a, b, key=lambda r: (bool(r.error_code), r.is_deleted, r.labels, r.link, r.annotator, r.shard, r.row))
+    return min(
+        a, b, key=lambda r: (bool(r.error_code), r.is_deleted, r.labels, r.regions, r.proba, r.link, r.annotator, r.shard, r.row)
+    )
 
 
 def conflict_of(sample: Sample, seen: Sample | LabelRow) -> str | None:
@@ -99,7 +103,7 @@ def conflict_of(sample: Sample, seen: Sample | LabelRow) -> str | None:
 
     What an annotator was shown as a draft is not part of the content.
     """
-    for field in ("labels", "link", "is_deleted", "annotator"):
+    for field in ("labels", "link", "is_deleted", "annotator", "regions", "proba"):
         new, old = getattr(sample, field), getattr(seen, field)
         if new != old:
             return (
@@ -153,6 +157,21 @@ class LabelLog:
     def failed(self) -> Mapping[ItemId, LabelRow]:
         """Return the items whose highest revision failed, with its reason. A snapshot, like `merged`."""
         return self._snapshot()[1]
+
+    def answers(self) -> Mapping[ItemId, tuple[LabelRow, ...]]:
+        """Return what each annotator last said, certainly, of each item that has a label now. A snapshot."""
+        with self._lock:
+            last: dict[tuple[str, str], LabelRow] = {}
+            for row in (*self._older.values(), *self._latest.values()):
+                key = (row.item_id, row.annotator)
+                if key not in last or last[key].revision < row.revision:
+                    last[key] = row
+            found: dict[ItemId, tuple[LabelRow, ...]] = {}
+            for row in last.values():
+                is_labelled = not self._latest[row.item_id].is_deleted
+                if is_labelled and not (row.is_deleted or row.error_code or row.proba):
+                    found[ItemId(row.item_id)] = (*found.get(ItemId(row.item_id), ()), row)
+            return MappingProxyType(found)
 
     def state_of(self, item_id: str, revision: int) -> LabelRow | None:
         """Return the row of exactly that identity (withdrawn and failed ones too), None when it was not processed."""

@@ -16,6 +16,7 @@ from intake.encoders.base import Encoder
 from intake.fetch import Fetcher
 from intake.limits import Fetched
 from labelloop.errors import LabelloopError, RetryableError
+from labelloop.messages import MEDIUM_OF
 from labelloop.settings import IntakeSettings
 
 SLICE = 256
@@ -36,7 +37,7 @@ Outcome = Loaded | LabelloopError | None
 def content_hash(category: str, fetched: Fetched) -> str:
     """Return the identity of content: its bytes, and for texts the media type, which may name a charset."""
     digest = hashlib.sha256(fetched.data)
-    if category == "text-classification":
+    if MEDIUM_OF.get(category) == "text":
         digest.update(fetched.media_type.encode("utf-8", "surrogatepass"))
     return digest.hexdigest()
 
@@ -57,6 +58,11 @@ class Loader:
         """Return the items behind `links` that can be read, in order, full size."""
         outcomes = self._each(links, self._fetch_and_decode, None, is_parallel=len(links) > 1)
         return [o for part in outcomes for o in part if o is not None and not isinstance(o, LabelloopError)]
+
+    def read(self, links: Sequence[str], deadline: float | None = None) -> list[Decoded | LabelloopError | None]:
+        """Return each item behind `links`, in order, full size, or why it cannot be read; None = not begun at `deadline`."""
+        is_parallel = any(link[:4].lower() == "http" for link in links)
+        return [o for part in self._each(links, self._fetch_and_decode, deadline, is_parallel) for o in part]
 
     def _fetch_and_decode(self, link: str) -> Any:
         return decode(self._category, self._fetch(link), self._settings)

@@ -29,7 +29,7 @@ from intake.tables import Columns, Row, columns_of, declared_columns
 from labelloop.decoding import decode_json
 from labelloop.errors import InvalidInputError, LabelloopError, UnreadableItemError
 from labelloop.ids import parse_item
-from labelloop.messages import Item, ItemError, TaskSpec
+from labelloop.messages import MEDIUM_OF, Item, ItemError, TaskSpec
 from labelloop.settings import IntakeSettings
 
 logger = logging.getLogger(__name__)
@@ -82,6 +82,12 @@ def known_columns(folder: TaskFolder, spec: TaskSpec) -> Columns | None:
         return declared
     decided = read_decision(folder, _COLUMNS)
     return None if decided is None else decode_json(Columns, decided)
+
+
+def decide_columns(folder: TaskFolder, rows: Sequence[Row]) -> Columns:
+    """Return the columns of a table whose settings declare none: those of `rows`, unless others were decided first."""
+    candidate = msgspec.json.encode(columns_of(rows)).decode()
+    return decode_json(Columns, decide_once(folder, _COLUMNS, candidate))
 
 
 class Pipeline:
@@ -175,8 +181,7 @@ class Pipeline:
             rows = [row for row in self._probe(items, _PROBE_ROWS) if isinstance(row, Row)]
             if not rows:
                 return None
-            candidate = msgspec.json.encode(columns_of(rows)).decode()
-            columns = decode_json(Columns, decide_once(self._folder, _COLUMNS, candidate))
+            columns = decide_columns(self._folder, rows)
         return TableColumns(columns)
 
     def _probe(self, items: Sequence[Item], n: int) -> list[Decoded]:
@@ -190,7 +195,7 @@ class Pipeline:
 
     def _all_failed(self, items: Sequence[Item]) -> FeatureBatch:
         """Return the batch in which no item can be read, each with its own reason."""
-        reader: Encoder = find_encoder("pixels-8") if self._spec.category == "image-classification" else TableColumns()
+        reader: Encoder = find_encoder("pixels-8") if MEDIUM_OF[self._spec.category] == "image" else TableColumns()
         links = list(dict.fromkeys(item.link for item in items))
         outcomes = dict(
             zip(links, (o for part in self._loader.load(links, reader, lambda _: False, None) for o in part), strict=True)

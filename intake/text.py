@@ -13,11 +13,13 @@ from labelloop.errors import UnreadableItemError
 
 VERSION = 1
 STEPS = ("decode", "nfc", "control-characters-out", "white-space-to-one-space", "cut")
+STEPS_IN_PLACE = ("decode", "each-control-character-and-white-space-to-a-space", "cut")
 
 _BOMS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
 _CHARSET = re.compile(r"charset\s*=\s*\"?([A-Za-z0-9._:-]+)", re.IGNORECASE)
 _SPACE = re.compile(r"\s+")
 _CONTROL = re.compile(r"[\x00-\x08\x0e-\x1b\x7f\x80-\x84\x86-\x9f\u200b\u2060\ufeff\ufffe\uffff\ud800-\udfff]")
+_EACH_BLANK = re.compile(rf"\s|{_CONTROL.pattern}")
 _HAN = re.compile(r"[\u3000-\u303f\u4e00-\u9fff\uff00-\uffef]")
 
 
@@ -68,5 +70,16 @@ def clean_text(text: str, max_chars: int) -> str:
         text = unicodedata.normalize("NFC", text)
     text = _SPACE.sub(" ", _CONTROL.sub("", text)).strip()[:max_chars].rstrip()
     if not text:
+        raise UnreadableItemError("the text is empty; leave out items without content")
+    return text
+
+
+def clean_in_place(text: str, max_chars: int) -> str:
+    """Return `text` after `STEPS_IN_PLACE`: each code point keeps its place, because spans count them.
+
+    Raises UnreadableItemError when nothing but blanks is there.
+    """
+    text = _EACH_BLANK.sub(" ", text[:max_chars])
+    if text.isspace() or not text:
         raise UnreadableItemError("the text is empty; leave out items without content")
     return text

@@ -174,6 +174,9 @@ class TrainClient(TypedClient):
     def models(self, request: m.TaskRequest, deadline_s: float | None = None) -> m.ModelsReply:
         return self._call(m.ModelsReply, "models", request, deadline_s)
 
+    def run_log(self, request: m.RunLogRequest, deadline_s: float | None = None) -> m.RunLogReply:
+        return self._call(m.RunLogReply, "run_log", request, deadline_s)
+
     def promote(self, request: m.PromoteRequest, deadline_s: float | None = None) -> m.PointerReply:
         return self._call(m.PointerReply, "promote", request, deadline_s)
 
@@ -182,7 +185,7 @@ class TrainClient(TypedClient):
 
 
 class InferenceClient(TypedClient):
-    """inference_rpc: drafts, jobs, the order in which to label."""
+    """inference_rpc: drafts, jobs, the order in which to label, labels from rules."""
 
     service = "inference"
 
@@ -200,6 +203,12 @@ class InferenceClient(TypedClient):
 
     def rank(self, request: m.RankRequest, deadline_s: float | None = None) -> m.RankReply:
         return self._call(m.RankReply, "rank", request, deadline_s)
+
+    def apply_rules(self, request: m.RulesRequest, deadline_s: float | None = None) -> m.RulesReply:
+        return self._call(m.RulesReply, "apply_rules", request, deadline_s)
+
+    def weigh_votes(self, request: m.VotesRequest, deadline_s: float | None = None) -> m.RulesReply:
+        return self._call(m.RulesReply, "weigh_votes", request, deadline_s)
 
 
 # ---------------------------------------------------------------- the whole cluster

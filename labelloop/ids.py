@@ -47,7 +47,11 @@ def parse_token(value: str, what: str) -> str:
 
 
 def parse_item(value: str) -> ItemId:
-    """Return `value` as an item id: 1 to 256 bytes of UTF-8 without control characters; raises InvalidInputError."""
-    if not value or len(value.encode("utf-8", "replace")) > MAX_ITEM_ID_BYTES or any(ord(c) < 32 for c in value):
+    """Return `value` as an item id: 1 to 256 bytes of UTF-8 without control or half characters; raises InvalidInputError."""
+    if (
+        not value
+        or len(value.encode("utf-8", "replace")) > MAX_ITEM_ID_BYTES
+        or any(ord(c) < 32 or 0xD800 <= ord(c) < 0xE000 for c in value)
+    ):
         raise InvalidInputError(f"item id {value[:80]!r} is not allowed: use 1 to 256 bytes without control characters")
     return ItemId(value)

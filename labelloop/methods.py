@@ -63,6 +63,7 @@ TRAIN = _table(
     Method("progress", m.ProgressRequest, m.ProgressReply, ANY, True),
     Method("cancel", m.CancelRequest, m.RunView, ANY, True),
     Method("models", m.TaskRequest, m.ModelsReply, ANY, True),
+    Method("run_log", m.RunLogRequest, m.RunLogReply, ANY, True),
     Method("promote", m.PromoteRequest, m.PointerReply, ANY, False),
     Method("rollback", m.TaskRequest, m.PointerReply, ANY, False),
 )
@@ -72,5 +73,7 @@ INFERENCE = _table(
     Method("job", m.JobKey, m.JobReply, ANY, True),
     Method("results", m.ResultsRequest, m.ResultsReply, ANY, True),
     Method("rank", m.RankRequest, m.RankReply, ANY, True),
+    Method("apply_rules", m.RulesRequest, m.RulesReply, ANY, True),
+    Method("weigh_votes", m.VotesRequest, m.RulesReply, ANY, True),
 )
 SERVICES: dict[str, dict[str, Method]] = {"registry": REGISTRY, "manager": MANAGER, "train": TRAIN, "inference": INFERENCE}

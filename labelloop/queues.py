@@ -21,6 +21,11 @@ def rank_queue(node: str) -> str:
     return f"train.{node}.rank"
 
 
+def simulate_queue(master_host: str) -> str:
+    """Return the queue of simulated cells of the train master; data workers consume it when no batch waits."""
+    return f"train.{master_host}.simulate"
+
+
 def interactive_queue(cluster_id: str) -> str:
     """Return the queue of calls that a person waits for; every inference worker consumes it first."""
     return f"inference.{cluster_id}.interactive"
@@ -48,4 +53,4 @@ def reply_queue(node: str, index: int) -> str:
 
 def is_replicated(name: str) -> bool:
     """Return whether a queue has replicas on RabbitMQ: work that several nodes take has, what one node alone takes has not."""
-    return name.rpartition(".")[2] in ("data", "run", "interactive", "bulk", "dead")
+    return name.rpartition(".")[2] in ("data", "run", "simulate", "interactive", "bulk", "dead")

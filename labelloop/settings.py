@@ -10,7 +10,7 @@ import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
@@ -182,9 +182,27 @@ class WebSettings(Area, frozen=True, kw_only=True):
     session_s: Annotated[float, _say("Seconds a login lasts.", gt=0)] = 14 * 86400.0
     rate_limit: Annotated[str, _say("Requests per account and minute on the API, in Flask-Limiter's words.")] = "6000 per minute"
     login_rate_limit: Annotated[str, _say("Logins per address, in Flask-Limiter's words.")] = "20 per minute"
+    registration: Annotated[
+        Literal["closed", "invitation", "open"],
+        _say("Who may have an account: whom an admin adds, who has an invitation of an admin or a project's owner, or everybody."),
+    ] = "invitation"
     is_secure_cookie: Annotated[bool, _say("Send the session cookie over HTTPS only.")] = False
     workers: Annotated[int, _say("Web server processes.", ge=1)] = 2
     threads: Annotated[int, _say("Threads of one web server process.", ge=1)] = 16
+    keep_deleted_s: Annotated[float, _say("Seconds in which a deleted project can be brought back.", ge=0)] = 7 * 86400.0
+    allowed_webhook_networks: Annotated[
+        tuple[str, ...],
+        _say(
+            "Networks (10.0.0.0/8) that a webhook may reach although they are not public, separated by commas in the environment."
+        ),
+    ] = ()
+    allowed_import_folders: Annotated[
+        tuple[str, ...], _say("Folders on the server from which owners may import; none = closed.")
+    ] = ()
+    sources_dir: Annotated[
+        str, _say("Folder of NAME.toml files (mode 0600) with the url of SQL and S3 sources for imports; '' = none.")
+    ] = ""
+    export_keep_days: Annotated[float, _say("Days for which an export in the background can be downloaded.", gt=0)] = 7.0
     default_locale: Annotated[str, _say("Language of a browser that asks for neither: en or zh.")] = "en"
 
 

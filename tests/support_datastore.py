@@ -13,14 +13,17 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 import pytest
 
 from datastore_layout.labels import LabelRow
+from datastore_layout.models import Manifest, publish_model
 from datastore_layout.ops import Buffer, FileOps, swapped_ops
 from datastore_layout.root import TaskFolder, create_root, task_folder
-from labelloop.messages import Item, Sample, SubmitRequest, TaskExtraInfo, TaskSpec
+from datastore_layout.runs import RunSpec
+from labelloop.messages import Array, ChunkResult, Item, Sample, SubmitRequest, TaskExtraInfo, TaskSpec
 
 
 class SimulatedCrash(BaseException):
@@ -215,3 +218,26 @@ def shard_args(
 
 def everything_below(path: Path) -> dict[str, bytes]:
     return {str(p.relative_to(path)): p.read_bytes() for p in sorted(path.rglob("*")) if p.is_file()}
+
+
+SPEC = RunSpec(algorithm="a", encoder="e", parameters={"c": 1.0})
+
+
+def manifest_of(**fields: object) -> Manifest:
+    """Return a small model's manifest."""
+    base = Manifest(task="digits", category="image-classification", labels=("cat",), algorithm="a", encoder="e")
+    return msgspec.structs.replace(base, **fields)
+
+
+def published(folder: TaskFolder, number: int, **fields: object) -> str:
+    """Publish a model whose weights say `number`; return its version."""
+    source = folder.root.path.parent / "source"
+    source.mkdir(exist_ok=True)
+    (source / "weights").write_bytes(b"w%d" % number)
+    return publish_model(folder, manifest_of(created=f"2026-01-02T03:04:{number:02d}Z", **fields), source)
+
+
+def result_of(chunk: int) -> ChunkResult:
+    """Return a chunk's result of one item."""
+    proba = Array(dtype="float32", shape=(1, 1), data=b"\0\0\0\0")
+    return ChunkResult(chunk=chunk, shard="", version="v", item_ids=("i1",), n_items=1, proba=proba)

@@ -54,6 +54,7 @@ class SimulatedManager:
         self.second_log: list[str] = []
         self.work = ""
         self.broker = m.BrokerView()
+        self.broker_once_ordered: m.BrokerView | None = None
         self.revoked: tuple[str, ...] = ()
         self.trouble: LabelloopError | None = None
         self.late_trouble: LabelloopError | None = None  # met after the order is taken, as that of a broker: no role answers
@@ -125,9 +126,10 @@ class SimulatedManager:
     def _beat(self, ended: threading.Event) -> None:
         with RegistryClient(self.world.address, self.identity, SETTINGS.wire) as client:
             while not ended.is_set():
+                status = self.status()  # read first, as the daemon does
                 if not self.assignment.has_left:
                     try:
-                        self.revoked = client.heartbeat(m.Heartbeat(status=self.status()), deadline_s=1.0).revoked
+                        self.revoked = client.heartbeat(m.Heartbeat(status=status), deadline_s=1.0).revoked
                         self.refused = None
                         self._beats += 1
                     except LabelloopError as exc:
@@ -147,6 +149,7 @@ class SimulatedManager:
         good = [machine for machine in order.machines if self.world.is_up(machine.hostname)]
         self.may_answer.wait()
         self.assignment = assign(order, good)
+        self.broker = self.broker_once_ordered or self.broker
         if self.late_trouble is not None:
             before = self._beats
             until(lambda: self._beats > before + 1, "the registry hears that the order is taken")

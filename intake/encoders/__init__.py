@@ -16,8 +16,10 @@ from PIL import Image
 from intake.decode import Decoded
 from intake.encoders.base import Encoder, set_threads, threads
 from intake.encoders.efficientnet import EfficientNetLite0
+from intake.encoders.efficientnet_map import EfficientNetMap
 from intake.encoders.hash_ngram import HashNgram
 from intake.encoders.minilm import MiniLm
+from intake.encoders.minilm_tokens import MiniLmTokens
 from intake.encoders.pixels import make_pixels, name_for
 from intake.encoders.table_columns import TableColumns
 from labelloop.errors import InvalidInputError
@@ -27,9 +29,13 @@ __all__ = ["Encoder", "default_encoder", "find_encoder", "list_encoders", "pixel
 GROUP = "labelloop.encoders"
 TINY_PX = 32
 LATIN_SHARE = 0.7
+BOXES = "efficientnet-map"
+SPANS = "minilm-tokens"
 _OURS: dict[str, Callable[[], Encoder]] = {
     EfficientNetLite0.name: EfficientNetLite0,
+    EfficientNetMap.name: EfficientNetMap,
     MiniLm.name: MiniLm,
+    MiniLmTokens.name: MiniLmTokens,
     HashNgram.name: HashNgram,
     TableColumns.name: TableColumns,
 }
@@ -67,6 +73,7 @@ def default_encoder(category: str, samples: Sequence[Decoded]) -> str:
     """Return the encoder for a task whose first decoded items are `samples` (at least one).
 
     Tiny pictures: raw pixels; others: EfficientNet. Texts mostly in Latin script: MiniLM, others: n-grams. Tables: their columns.
+    Boxes: EfficientNet's map of places. Spans: MiniLM's tokens.
     Raises InvalidInputError on an unknown category.
     """
     if category == "image-classification":
@@ -76,6 +83,10 @@ def default_encoder(category: str, samples: Sequence[Decoded]) -> str:
         return MiniLm.name if _latin_share("".join(str(t)[:500] for t in samples)) >= LATIN_SHARE else HashNgram.name
     if category == "tables":
         return TableColumns.name
+    if category == "object-detection":
+        return BOXES
+    if category == "token-classification":
+        return SPANS
     raise InvalidInputError(f"category {category!r} has no encoder")
 
 

@@ -71,6 +71,11 @@ class Encoder(ABC):
         """Return (n, dim) float32 features of decoded items."""
         return self.embed([self.prepare(item) for item in decoded])
 
+    def coordinates(self, rows: Features) -> Features:
+        """Return rows (n, d) in which distances between items mean something, for strategies that measure them: `rows` themselves
+        but for encoders whose rows are packed."""
+        return rows
+
     def record(self) -> dict[str, Any]:
         """Return what a manifest keeps about this encoder."""
         return {"encoder": self.name, "dim": self.dim}

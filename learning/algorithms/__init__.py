@@ -18,7 +18,12 @@ from labelloop.errors import NotFoundError
 from learning.algorithms.base import Algorithm, Model, Training
 
 GROUP = "labelloop.algorithms"
-_BUILT_IN: dict[str, str] = {
+_BUILT_IN: dict[str, str] = {  # module, with ":NAME" where the instance is not its ALGORITHM
+    "best-of": "learning.algorithms.best_of",
+    "best-of-pixels": "learning.algorithms.best_of:OF_PIXELS",
+    "best-of-regions": "learning.algorithms.best_of:OF_REGIONS",
+    "box-head": "learning.algorithms.box_head",
+    "distilled": "learning.algorithms.distilled",
     "fine-tune": "learning.algorithms.fine_tune",
     "gradient-boosting": "learning.algorithms.gradient_boosting",
     "keras-cnn": "learning.algorithms.keras_cnn",
@@ -27,7 +32,9 @@ _BUILT_IN: dict[str, str] = {
     "random-forest": "learning.algorithms.random_forest",
     "small-cnn": "learning.algorithms.small_cnn",
     "svm": "learning.algorithms.svm",
+    "token-head": "learning.algorithms.token_head",
 }
+_OF_REGIONS = {"object-detection": "box-head", "token-classification": "token-head"}
 
 __all__ = ["Algorithm", "Model", "Training", "default_algorithm", "find_algorithm", "list_algorithms"]
 
@@ -37,7 +44,9 @@ logger = logging.getLogger(__name__)
 def find_algorithm(name: str) -> Algorithm:
     """Return the algorithm called `name`; a built-in one wins over a package's of the same name. Raises NotFoundError."""
     if name in _BUILT_IN:
-        return importlib.import_module(_BUILT_IN[name]).ALGORITHM
+        module, _, instance = _BUILT_IN[name].partition(":")
+        found: Algorithm = getattr(importlib.import_module(module), instance or "ALGORITHM")
+        return found
     added = _added()
     if name in added:
         return added[name]
@@ -55,8 +64,10 @@ def default_algorithm(category: str, encoder: str, is_multilabel: bool) -> str:
 
     Raw pixels of tiny pictures are not linearly separable: support vectors with a radial kernel need fewer labels there. Features
     of an encoder and tables are served best by a linear model at the few hundred labels where drafts matter most. A task that
-    names a `pixels-...` encoder asks for a network and gets the small one. Measured: docs/developer/learning.md.
+    names a `pixels-...` encoder asks for a network and gets the small one. Boxes and spans have one algorithm each.
     """
+    if category in _OF_REGIONS:
+        return _OF_REGIONS[category]
     if encoder.startswith("pixels-"):
         return "small-cnn"
     if encoder.startswith("raw-pixels") and not is_multilabel:

@@ -7,9 +7,9 @@ package; the train role drives `Training`, the inference role asks `Model`.
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import msgspec
 import numpy as np
@@ -17,6 +17,9 @@ from numpy.typing import NDArray
 
 from labelloop.errors import IntegrityError, InvalidInputError, NotFoundError
 from learning.algorithms.collective import Collective
+
+if TYPE_CHECKING:
+    from learning.regions import Regions
 
 Files = Mapping[str, bytes]
 
@@ -54,6 +57,8 @@ class Training(abc.ABC):
     steps: int
     step: int = 0
     n_seen: int = 0  # samples that this process has computed on; what other ranks did is not in it
+    note: str = ""  # one sentence on what the training chose by itself, for the run's log
+    is_candidate: bool = True  # False = `model` is not what this training is for yet: no model selector may choose it
 
     def share(self, collective: Collective | None) -> None:
         """Do only this rank's part of each global batch from the next step on; None = all of it again.
@@ -89,6 +94,7 @@ class Training(abc.ABC):
 class Algorithm(abc.ABC):
     """One way to learn. `start` checks what every algorithm must refuse; a subclass writes `_start` and `_load`.
 
+    `target` 'regions': its labels are boxes or spans (`learning.regions`), y is one `Regions` an item, its models `RegionModel`s.
     `sharing` says how several processes can share its steps: 'steps' = by `Training.share`, from one step to the next; 'processes'
     = its library fixes the members when it is started (`learning.algorithms.strategy`): each change starts all of them anew.
     """
@@ -101,13 +107,14 @@ class Algorithm(abc.ABC):
     sharing: ClassVar[Literal["none", "steps", "processes"]] = "none"
     has_multilabel: ClassVar[bool] = False
     has_soft_labels: ClassVar[bool] = False
+    target: ClassVar[Literal["classes", "regions"]] = "classes"
     parameters: ClassVar[type[Parameters]]
     file_names: ClassVar[tuple[str, ...]]
 
     def start(
         self,
         x: NDArray[Any],
-        y: NDArray[Any],
+        y: NDArray[Any] | Sequence[Regions],
         n_labels: int,
         is_multilabel: bool = False,
         parameters: Mapping[str, Any] | None = None,
@@ -119,6 +126,7 @@ class Algorithm(abc.ABC):
 
         x: (n, d) float features or (n, h, w, c) pixels. y: (n,) ints in [0, n_labels), or (n, n_labels) of 0/1 for multilabel,
         or floats (n, n_labels) whose rows sum to 1 where `has_soft_labels`: how likely each label is (a label model's posterior).
+        Where `target` is 'regions': what is in each item, n `learning.regions.Regions`.
         epoch: passes over the data for iterative algorithms, 0 = the algorithm's default. start_from: the serving model, used
         by incremental algorithms when its label set and shape agree (the caller answers for the label set's order).
         Labels of a single class train a constant model: see `constant`.
@@ -126,15 +134,38 @@ class Algorithm(abc.ABC):
         Raises InvalidInputError naming what is wrong with data or parameters.
         """
         from learning.algorithms import constant
+        from learning.transfer import calibration
 
         settings = self.read_parameters(parameters or {})
+        if self.target == "regions":
+            return self._start_regions(x, y, n_labels, is_multilabel, settings, max(epoch, 0), seed, start_from)
         if is_multilabel and not self.has_multilabel:
             raise InvalidInputError(f"{self.name} cannot learn several labels an item: use logistic-regression or linear-head")
         y = self._check_y(np.asarray(y), len(x), n_labels, is_multilabel)
         x = check_features(x, self.name) if self.input == "features" else check_pixels(x, self.name)
         if constant.is_constant(y):
             return constant.start(y, n_labels)
-        return self._start(x, y, n_labels, is_multilabel, settings, max(epoch, 0), seed, start_from)
+        bare = None if start_from is None else calibration.inner(start_from)
+        return self._start(x, y, n_labels, is_multilabel, settings, max(epoch, 0), seed, bare)
+
+    def _start_regions(
+        self,
+        x: NDArray[Any],
+        y: NDArray[Any] | Sequence[Regions],
+        n_labels: int,
+        is_multilabel: bool,
+        settings: Any,
+        epoch: int,
+        seed: int,
+        start_from: Model | None,
+    ) -> Training:
+        from learning.regions import check_regions
+
+        if is_multilabel:
+            raise InvalidInputError(f"{self.name} learns regions, each with one label: is_multilabel does not apply")
+        regions = check_regions(y, len(x), n_labels)
+        x = check_features(x, self.name) if self.input == "features" else check_pixels(x, self.name)
+        return self._start(x, regions, n_labels, False, settings, epoch, seed, start_from)
 
     def _check_y(self, y: NDArray[Any], n: int, n_labels: int, is_multilabel: bool) -> NDArray[Any]:
         if is_multilabel or y.ndim != 2 or y.dtype.kind != "f":
@@ -146,15 +177,16 @@ class Algorithm(abc.ABC):
         return check_soft_labels(y, n, n_labels)
 
     def load(self, folder: Path) -> Model:
-        """Return the model that `Model.save` wrote into `folder`. Raises NotFoundError or IntegrityError."""
+        """Return the model that `Model.save` wrote into `folder`, calibrated if it was. Raises NotFoundError or IntegrityError."""
         from learning.algorithms import constant
+        from learning.transfer import calibration
 
         if (folder / constant.FILE).is_file():
             return constant.load((folder / constant.FILE).read_bytes())
         found = {name: (folder / name).read_bytes() for name in self.file_names if (folder / name).is_file()}
         if not found:
             raise NotFoundError(f"{folder} holds no {self.name} model: expected {', '.join(self.file_names)}")
-        return self._load(found)
+        return calibration.load(self._load(found), folder)
 
     def read_parameters(self, values: Mapping[str, Any]) -> Any:
         """Return `values` as this algorithm's struct. Raises InvalidInputError naming algorithm and field."""
@@ -171,7 +203,7 @@ class Algorithm(abc.ABC):
     def _start(
         self,
         x: NDArray[Any],
-        y: NDArray[Any],
+        y: Any,
         n_labels: int,
         is_multilabel: bool,
         settings: Any,

@@ -13,10 +13,13 @@ _LEAST_EPOCHS = 8
 
 
 class Batches:
-    """Batches of `size` rows out of `n`, each epoch a new permutation; the last batch of an epoch may be smaller."""
+    """Batches of `size` rows out of `n`, each epoch a new permutation; the last batch of an epoch may be smaller.
 
-    def __init__(self, n: int, size: int, seed: int) -> None:
-        self._n, self._size, self._seed = n, min(size, n), seed
+    `among` (n,): the rows of the training set that may be drawn, None = the first n, all of them.
+    """
+
+    def __init__(self, n: int, size: int, seed: int, among: NDArray[np.int64] | None = None) -> None:
+        self._n, self._size, self._seed, self._among = n, min(size, n), seed, among
         self.per_epoch = -(-n // self._size)
         self._epoch, self._order = -1, np.empty(0, dtype=np.int64)
 
@@ -28,7 +31,8 @@ class Batches:
         """Return the rows of `step` (counted from 0)."""
         epoch, place = divmod(step, self.per_epoch)
         if epoch != self._epoch:
-            self._epoch, self._order = epoch, np.random.default_rng([self._seed, epoch]).permutation(self._n)
+            order = np.random.default_rng([self._seed, epoch]).permutation(self._n)
+            self._epoch, self._order = epoch, order if self._among is None else self._among[order]
         return self._order[place * self._size : (place + 1) * self._size]
 
 

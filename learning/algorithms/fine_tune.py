@@ -1,9 +1,15 @@
-"""fine-tune: the last blocks of a pretrained EfficientNet-lite0 and a new head, trained on pixels.
+"""fine-tune: a pretrained EfficientNet-lite0, trained on pixels as deep as asked: a new head, the last blocks, or all of it.
 
 M. Tan, Q. V. Le, "EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks", ICML 2019 (lite variant); rates that
 fall from the head down: J. Howard, S. Ruder, "Universal Language Model Fine-tuning for Text Classification", ACL 2018. The frozen
 trunk runs once an image and its output is cached, so that CPU steps stay cheap; therefore there is no augmentation. A model
 keeps the trained part only and names the trunk by hash.
+
+Bad input                                      Answer
+depth no known name, blocks below 0 or over 16 InvalidInputError naming the parameter (as for all parameters)
+images of 2 or more than 3 channels            InvalidInputError naming the channels
+patience without enough samples to keep aside  no early stop: all samples train, to the last step
+a model of another trunk                       IntegrityError naming both hashes
 """
 
 from __future__ import annotations
@@ -12,7 +18,7 @@ import functools
 import hashlib
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
 import numpy as np
@@ -21,6 +27,7 @@ from numpy.typing import NDArray
 from labelloop.errors import IntegrityError, InvalidInputError
 from learning.algorithms.base import Algorithm, Files, Model, Parameters, Training, check_pixels, need
 from learning.algorithms.batches import Batches
+from learning.algorithms.early_stop import EarlyStop, keep_aside
 from learning.algorithms.tensors import pack, unpack
 
 if TYPE_CHECKING:
@@ -28,20 +35,37 @@ if TYPE_CHECKING:
 
 FILE = "fine-tune.safetensors"
 _N_BLOCKS = 16
-_SIDE = 224
+_ALL = _N_BLOCKS + 1  # the stem counts as the lowest block where all of the network trains
+SIDE = 224
 _CPU_ROWS, _GPU_ROWS = 4, 64  # images that pass the trunk together; fixed chunks, so that a resumed run sees equal bits
 _CACHE_BYTES = 2**30
 
 
 class FineTuneParameters(Parameters, frozen=True, kw_only=True):
-    """`blocks`: how many of the 16 blocks train; each block further down trains at `fall` times the rate above it."""
+    """How deep the training goes; each block further down trains at `fall` times the rate of the one above it.
+
+    `depth`: 'head' = the classifier alone, 'last-blocks' = `blocks` of the 16 as well, 'all' = also stem and last convolution.
+    """
 
     rate: Annotated[float, msgspec.Meta(gt=0, le=1, description="Largest step size of the head.")] = 0.003
     block_rate: Annotated[float, msgspec.Meta(ge=0, le=1, description="Largest step size of the topmost block.")] = 0.0003
     fall: Annotated[float, msgspec.Meta(gt=0, le=1, description="Factor on the rate from one block to the one below.")] = 0.5
-    blocks: Annotated[int, msgspec.Meta(ge=0, le=_N_BLOCKS, description="Blocks that train.")] = 1
+    depth: Annotated[Literal["head", "last-blocks", "all"], msgspec.Meta(description="How much of the network trains.")] = (
+        "last-blocks"
+    )
+    blocks: Annotated[int, msgspec.Meta(ge=0, le=_N_BLOCKS, description="Blocks that train where depth is last-blocks.")] = 1
     batch: Annotated[int, msgspec.Meta(ge=1, description="Samples in a step.")] = 32
     decay: Annotated[float, msgspec.Meta(ge=0, description="Decoupled weight decay.")] = 0.01
+    patience: Annotated[
+        int, msgspec.Meta(ge=0, description="Passes without a better loss on samples kept aside that end it; 0 = never.")
+    ] = 0
+    aside: Annotated[float, msgspec.Meta(gt=0, le=0.5, description="Share of the samples kept aside where there is patience.")] = (
+        0.15
+    )
+
+    def n_trained(self) -> int:
+        """Return how many blocks train, the stem counted as one."""
+        return {"head": 0, "last-blocks": self.blocks, "all": _ALL}[self.depth]
 
 
 class FineTuneModel(Model):
@@ -95,6 +119,7 @@ class FineTune(Algorithm):
     is_incremental = True
     sharing = "steps"
     has_multilabel = True
+    has_soft_labels = True
     parameters = FineTuneParameters
     file_names = (FILE,)
 
@@ -115,29 +140,29 @@ class FineTune(Algorithm):
     ) -> Training:
         from learning.algorithms.torch_training import Group, Network, TorchTraining, choose_device, load_weights, read, seeded
 
-        trunk, top = seeded(seed, lambda: _split(n_labels, settings.blocks))
-        kin = (n_labels, is_multilabel, settings.blocks)
+        n_blocks = settings.n_trained()
+        trunk, top = seeded(seed, lambda: _split(n_labels, n_blocks))
+        kin = (n_labels, is_multilabel, n_blocks)
         if isinstance(start_from, FineTuneModel) and kin == (start_from.n_labels, start_from.is_multilabel, start_from.blocks):
             load_weights(top, start_from.weights)
         device = choose_device()
         unit = 255.0 if x.dtype != np.uint8 and x.max() <= 1.0 else 1.0
         activations = _Activations(trunk.to(device), x, unit, device)
         top.to(device)
-        blocks, head = list(top.children())[:-1], list(top.children())[-1]
-        groups = [Group(list(head.parameters()), settings.rate, settings.decay)]
-        for depth, block in enumerate(reversed(blocks)):
-            groups.append(Group(list(block.parameters()), settings.block_rate * settings.fall**depth, settings.decay))
+        groups = [Group(parameters, rate, settings.decay) for parameters, rate in _layer_rates(top, settings)]
 
         def logits(rows: NDArray[np.int64], part: slice, _rng: np.random.Generator) -> torch.Tensor:
             top.eval()  # normalisation keeps its pretrained statistics: a batch of 32 has none worth learning
             return top(activations.rows(rows[part]))
 
         def make_model() -> FineTuneModel:
-            return FineTuneModel({n: read(v) for n, v in top.state_dict().items()}, n_labels, is_multilabel, settings.blocks, unit)
+            return FineTuneModel({n: read(v) for n, v in top.state_dict().items()}, n_labels, is_multilabel, n_blocks, unit)
 
-        batches = Batches(len(x), settings.batch, seed)
+        rows, kept = keep_aside(y, settings.aside if settings.patience else 0.0, seed)
+        batches = Batches(len(rows), settings.batch, seed, rows)
+        stop = EarlyStop(kept, batches.per_epoch, settings.patience) if len(kept) else None
         steps = batches.steps(epoch, least_steps=40, least_epochs=4)
-        return TorchTraining(Network(top, groups, logits, None, make_model, math.inf), y, batches, steps, seed)
+        return TorchTraining(Network(top, groups, logits, None, make_model, math.inf, stop), y, batches, steps, seed)
 
     def _load(self, files: Files) -> Model:
         weights, facts = unpack(need(files, FILE))
@@ -147,6 +172,15 @@ class FineTune(Algorithm):
             return FineTuneModel(weights, facts["n_labels"], facts["is_multilabel"], facts["blocks"], facts["unit"])
         except KeyError as exc:
             raise IntegrityError(f"{FILE} lacks {exc}") from exc
+
+
+def _layer_rates(top: torch.nn.Sequential, settings: FineTuneParameters) -> list[tuple[list[torch.nn.Parameter], float]]:
+    """Return the trained parameters of each layer, from the head down, with its rate: discriminative fine-tuning."""
+    *blocks, head = top.children()
+    convolution, normalisation, *_, classifier = head.children()
+    layers = [[classifier], *([[convolution, normalisation]] if settings.depth == "all" else []), *([b] for b in reversed(blocks))]
+    rates = [settings.rate, *(settings.block_rate * settings.fall**depth for depth in range(len(layers) - 1))]
+    return [([p for part in layer for p in part.parameters()], rate) for layer, rate in zip(layers, rates, strict=True)]
 
 
 class _Activations:
@@ -202,16 +236,22 @@ def _pretrained() -> dict[str, torch.Tensor]:
 
 
 def _split(n_labels: int, blocks: int) -> tuple[torch.nn.Module, torch.nn.Sequential]:
-    """Return (frozen trunk, trainable top): stem and lower blocks; then upper blocks and, last, head with classifier."""
+    """Return (frozen trunk, trainable top): stem and lower blocks; then upper blocks and, last, head with classifier.
+
+    `blocks` above 16: the trunk is empty, the stem is the first of the top, and the last convolution trains too.
+    """
     import torch
     from efficientnet_lite_pytorch import EfficientNet
     from torch import nn
 
     network = EfficientNet.from_name("efficientnet-lite0")
     network.load_state_dict(_pretrained())
-    lower, upper = network._blocks[: _N_BLOCKS - blocks], network._blocks[_N_BLOCKS - blocks :]
+    n_lower = max(0, _N_BLOCKS - blocks)
+    lower, upper = network._blocks[:n_lower], network._blocks[n_lower:]
     network.to(memory_format=torch.channels_last).eval()
-    trunk = nn.Sequential(network._conv_stem, network._bn0, nn.ReLU6(), *map(_fuse, lower)).eval().requires_grad_(False)
+    stem = nn.Sequential(network._conv_stem, network._bn0, nn.ReLU6())
+    is_all = blocks > _N_BLOCKS
+    trunk = nn.Sequential(*([] if is_all else stem), *map(_fuse, lower)).eval().requires_grad_(False)
     head = nn.Sequential(
         network._conv_head,
         network._bn1,
@@ -220,9 +260,9 @@ def _split(n_labels: int, blocks: int) -> tuple[torch.nn.Module, torch.nn.Sequen
         nn.Flatten(),
         nn.Linear(1280, n_labels),
     )
-    head[0].requires_grad_(False)
-    head[1].requires_grad_(False)
-    return trunk, nn.Sequential(*upper, head)
+    head[0].requires_grad_(is_all)
+    head[1].requires_grad_(is_all)
+    return trunk, nn.Sequential(*([stem] if is_all else []), *upper, head)
 
 
 def _fuse(block: Any) -> torch.nn.Module:
@@ -247,8 +287,8 @@ def _to_tensor(images: NDArray[Any], unit: float, device: torch.device) -> torch
         raise InvalidInputError(f"fine-tune needs images of 1 or 3 channels, got {images.shape[3]}")
     values = images.astype(np.float32) * np.float32(unit)
     x = torch.from_numpy(np.ascontiguousarray(values.transpose(0, 3, 1, 2))).to(device)
-    if tuple(x.shape[2:]) != (_SIDE, _SIDE):
-        x = functional.interpolate(x, size=(_SIDE, _SIDE), mode="bilinear", align_corners=False, antialias=True)
+    if tuple(x.shape[2:]) != (SIDE, SIDE):
+        x = functional.interpolate(x, size=(SIDE, SIDE), mode="bilinear", align_corners=False, antialias=True)
     return ((x - 127.0) / 128.0).expand(-1, 3, -1, -1).contiguous(memory_format=torch.channels_last)
 
 

@@ -2,7 +2,8 @@
 
 J. H. Friedman, "Greedy Function Approximation: A Gradient Boosting Machine", Annals of Statistics, 2001. One tree a round answers
 for all classes at once, as in Z. Zhang, C. Jung, "GBDT-MO: Gradient-Boosted Decision Trees for Multiple Outputs", TNNLS 2021; the
-trees are scikit-learn's, kept and run as ONNX. A step is a few rounds; samples of a round depend on (seed, round) only.
+trees are scikit-learn's, kept and run as ONNX. A probability of a label is its target as it is. A step is a few rounds; samples
+of a round depend on (seed, round) only.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from labelloop.errors import IntegrityError, InvalidInputError
 from learning.algorithms import tree_model
-from learning.algorithms.base import Algorithm, Files, Model, Parameters, Training, need
+from learning.algorithms.base import Algorithm, Files, Model, Parameters, Training, is_soft, need
 from learning.algorithms.tensors import pack, unpack
 from learning.algorithms.tree_model import Tree, build, column_means, fill, read_tree
 
@@ -43,6 +44,7 @@ class GradientBoosting(Algorithm):
     title = "Gradient boosting"
     framework = "sklearn"
     input = "features"
+    has_soft_labels = True
     parameters = GradientBoostingParameters
     file_names = (tree_model.FILE,)
 
@@ -77,7 +79,7 @@ class BoostingTraining(Training):
         self._settings, self._seed = settings, seed
         self._mean = column_means(x)
         self._x = fill(x, self._mean)
-        self._target = np.eye(n_labels)[y]
+        self._target = y.astype(np.float64) if is_soft(y) else np.eye(n_labels)[y]
         self._base = np.log((self._target.sum(axis=0) + 1e-3) / (len(y) + 1e-3 * n_labels))
         self._sum = np.tile(self._base, (len(y), 1))
         self._trees: list[Tree] = []
@@ -89,8 +91,8 @@ class BoostingTraining(Training):
         for _ in range(min(_ROUNDS_A_STEP, self._settings.rounds - len(self._trees))):
             self._grow()
         self.step += 1
-        said = (_softmax(self._sum) * self._target).sum(axis=1)
-        return float(-np.log(np.maximum(said, 1e-12)).mean())
+        said = np.log(np.maximum(_softmax(self._sum), 1e-12))
+        return float(-(said * self._target).sum(axis=1).mean())
 
     def _grow(self) -> None:
         from sklearn.tree import DecisionTreeRegressor

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labelloop.errors import IntegrityError, InvalidInputError
-from learning.algorithms.base import Algorithm, Files, Model, Parameters, Training, need
+from learning.algorithms.base import Algorithm, Files, Model, Parameters, Training, is_soft, need
 from learning.algorithms.batches import Batches, step_rng
 from learning.algorithms.collective import part_of
 from learning.algorithms.pixels import Pixels, fit_pixels, shift
@@ -91,6 +91,7 @@ class KerasCnn(Algorithm):
     input = "pixels"
     is_incremental = True
     sharing = "processes"
+    has_soft_labels = True
     parameters = KerasCnnParameters
     file_names = (FILE, SCALE)
 
@@ -158,10 +159,14 @@ class KerasTraining(Training):
         self._size = int(strategy.num_replicas_in_sync)
         self._rank = int(strategy.cluster_resolver.task_id) if self._size > 1 else 0
 
+        is_probability = is_soft(y)
+        of_classes, of_shares = tf.nn.sparse_softmax_cross_entropy_with_logits, tf.nn.softmax_cross_entropy_with_logits
+        cross_entropy = of_shares if is_probability else of_classes
+
         def step(images: Any, labels: Any, weights: Any) -> Any:
             with tf.GradientTape() as tape:
                 logits = network(images, training=True)
-                each = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
+                each = cross_entropy(labels=labels, logits=logits)
                 loss = tf.reduce_sum(each * weights)
             gradients = tape.gradient(loss, network.trainable_variables)
             together = tf.distribute.get_replica_context().all_reduce("sum", [loss, *gradients])
@@ -170,7 +175,7 @@ class KerasTraining(Training):
 
         signature = [
             tf.TensorSpec([None, *scale.shape], tf.float32),
-            tf.TensorSpec([None], tf.int64),
+            tf.TensorSpec([None, scale.n_labels], tf.float32) if is_probability else tf.TensorSpec([None], tf.int64),
             tf.TensorSpec([None], tf.float32),
         ]
         self._step = tf.function(lambda *batch: strategy.run(step, args=batch), input_signature=signature, autograph=False)

@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from learning.algorithms import tree_model
-from learning.algorithms.base import Algorithm, Files, Model, OneStepTraining, Parameters, Training
+from learning.algorithms.base import Algorithm, Files, Model, OneStepTraining, Parameters, Training, is_soft
 from learning.algorithms.linear_model import log_loss
+from learning.algorithms.soft_labels import weighted_samples
 from learning.algorithms.tree_model import TreeModel, build, column_means, fill, read_tree
 
 
@@ -33,6 +34,7 @@ class RandomForest(Algorithm):
     framework = "sklearn"
     input = "features"
     has_multilabel = True
+    has_soft_labels = True
     parameters = RandomForestParameters
     file_names = (tree_model.FILE,)
 
@@ -66,9 +68,13 @@ def _grow(x: NDArray[np.float32], y: NDArray[Any], n_labels: int, settings: Rand
     from sklearn.ensemble import RandomForestClassifier
 
     mean = column_means(x)
+    weights = None
+    if is_soft(y):
+        rows, y, weights = weighted_samples(y)
+        x = x[rows]
     forest = RandomForestClassifier(
         settings.trees, max_depth=settings.max_depth or None, min_samples_leaf=settings.min_leaf, random_state=seed % 2**32
-    ).fit(fill(x, mean), y)
+    ).fit(fill(x, mean), y, weights)
     trees = []
     for grown in forest.estimators_:
         shares = grown.tree_.value  # (nodes, outputs, classes), each row a distribution

@@ -6,6 +6,7 @@ group normalisation (Y. Wu, K. He, "Group Normalization", ECCV 2018), which keep
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     import torch
 
 FILE = "small-cnn.safetensors"
+Loss = Callable[["torch.Tensor", "NDArray[np.int64]"], "torch.Tensor"]
 _PREDICT_ROWS = 256
 
 
@@ -104,33 +106,7 @@ class SmallCnn(Algorithm):
         seed: int,
         start_from: Model | None,
     ) -> Training:
-        import torch
-
-        from learning.algorithms.torch_training import Group, Network, TorchTraining, choose_device, load_weights, read, seeded
-
-        pixels = fit_pixels(x)
-        module = seeded(seed, lambda: _network(pixels.shape, n_labels, settings.width, settings.side))
-        if isinstance(start_from, SmallCnnModel) and _is_kin(start_from, pixels, n_labels, is_multilabel, settings):
-            pixels = start_from.pixels
-            load_weights(module, start_from.weights)
-        device = choose_device()
-        module.to(device)
-
-        def logits(rows: NDArray[np.int64], part: slice, rng: np.random.Generator) -> torch.Tensor:
-            images = shift(pixels.normalise(x[rows[part]]), settings.shift_px, rng, len(rows), part)
-            found: torch.Tensor = module[:-1](_to_tensor(images, device))
-            kept = _kept(len(rows), found.shape[1], settings.dropout, rng)[part]
-            return module[-1](found * torch.from_numpy(kept).to(device))
-
-        def make_model() -> SmallCnnModel:
-            weights = {name: read(value) for name, value in module.state_dict().items()}
-            return SmallCnnModel(weights, pixels, n_labels, is_multilabel, settings.width, settings.side)
-
-        groups = [Group(list(module.parameters()), settings.rate, settings.decay)]
-        batches = Batches(len(x), settings.batch, seed)
-        steps = batches.steps(epoch, least_steps=150)
-        work = min(settings.batch, len(x)) * _work(pixels.shape, settings.width, settings.side)
-        return TorchTraining(Network(module, groups, logits, None, make_model, work), y, batches, steps, seed)
+        return start(x, y, n_labels, is_multilabel, settings, epoch, seed, start_from)
 
     def _load(self, files: Files) -> Model:
         arrays, facts = unpack(need(files, FILE))
@@ -141,6 +117,47 @@ class SmallCnn(Algorithm):
             return SmallCnnModel(weights, pixels, facts["n_labels"], facts["is_multilabel"], facts["width"], facts["side"])
         except KeyError as exc:
             raise IntegrityError(f"{FILE} lacks {exc}") from exc
+
+
+def start(
+    x: NDArray[Any],
+    y: NDArray[Any],
+    n_labels: int,
+    is_multilabel: bool,
+    settings: SmallCnnParameters,
+    epoch: int,
+    seed: int,
+    start_from: Model | None = None,
+    loss: Loss | None = None,
+) -> Training:
+    """Return a training on checked images and labels; `loss(logits, rows)` stands in for the labels' cross entropy."""
+    import torch
+
+    from learning.algorithms.torch_training import Group, Network, TorchTraining, choose_device, load_weights, read, seeded
+
+    pixels = fit_pixels(x)
+    module = seeded(seed, lambda: _network(pixels.shape, n_labels, settings.width, settings.side))
+    if isinstance(start_from, SmallCnnModel) and _is_kin(start_from, pixels, n_labels, is_multilabel, settings):
+        pixels = start_from.pixels
+        load_weights(module, start_from.weights)
+    device = choose_device()
+    module.to(device)
+
+    def logits(rows: NDArray[np.int64], part: slice, rng: np.random.Generator) -> torch.Tensor:
+        images = shift(pixels.normalise(x[rows[part]]), settings.shift_px, rng, len(rows), part)
+        found: torch.Tensor = module[:-1](_to_tensor(images, device))
+        kept = _kept(len(rows), found.shape[1], settings.dropout, rng)[part]
+        return module[-1](found * torch.from_numpy(kept).to(device))
+
+    def make_model() -> SmallCnnModel:
+        weights = {name: read(value) for name, value in module.state_dict().items()}
+        return SmallCnnModel(weights, pixels, n_labels, is_multilabel, settings.width, settings.side)
+
+    groups = [Group(list(module.parameters()), settings.rate, settings.decay)]
+    batches = Batches(len(x), settings.batch, seed)
+    steps = batches.steps(epoch, least_steps=150)
+    work = min(settings.batch, len(x)) * _work(pixels.shape, settings.width, settings.side)
+    return TorchTraining(Network(module, groups, logits, None, make_model, work, loss=loss), y, batches, steps, seed)
 
 
 def _is_kin(model: SmallCnnModel, pixels: Pixels, n_labels: int, is_multilabel: bool, settings: SmallCnnParameters) -> bool:

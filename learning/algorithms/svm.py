@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labelloop.errors import IntegrityError
-from learning.algorithms.base import Algorithm, Files, Model, OneStepTraining, Parameters, Training, check_width, need
+from learning.algorithms.base import Algorithm, Files, Model, OneStepTraining, Parameters, Training, check_width, is_soft, need
 from learning.algorithms.linear_model import log_loss, softmax
+from learning.algorithms.soft_labels import weighted_samples
 from learning.algorithms.tensors import pack, unpack
 from learning.scaling import Scaling, fit_scaling
 from learning.threads import few_threads
@@ -25,6 +26,7 @@ _BLOCK_ROWS = 2048
 _TEMPERATURES = np.geomspace(0.3, 30.0, 41)
 _FALLBACK = 3.0  # inverse temperature when no class has two samples to hold one out of
 _UNSEEN = np.float32(-1e4)
+_LEAST_SHARE = 0.02  # a probability below it is no sample of its own: the solver's time grows with the square of the samples
 
 
 class SvmParameters(Parameters, frozen=True, kw_only=True):
@@ -77,6 +79,7 @@ class Svm(Algorithm):
     title = "Support vector machine (RBF)"
     framework = "sklearn"
     input = "features"
+    has_soft_labels = True
     parameters = SvmParameters
     file_names = (FILE,)
 
@@ -120,15 +123,19 @@ def _fit(x: NDArray[np.float32], y: NDArray[Any], n_labels: int, settings: SvmPa
     scaling = fit_scaling(x)
     z = scaling.apply(x)
     gamma = settings.gamma or 1.0 / max(z.shape[1] * float(z.var()), 1e-12)
-    solver = SVC(C=settings.c, gamma=gamma, decision_function_shape="ovo").fit(z, y)
-    weights, pairs = _pairwise(solver.dual_coef_, solver.n_support_)
+    weights: NDArray[np.float64] | None = None
+    if is_soft(y):
+        rows, y, weights = weighted_samples(y, least_share=_LEAST_SHARE)
+        z = z[rows]
+    solver = SVC(C=settings.c, gamma=gamma, decision_function_shape="ovo").fit(z, y, weights)
+    dual, pairs = _pairwise(solver.dual_coef_, solver.n_support_)
     if len(solver.classes_) == 2:
-        weights, bias = -weights, -solver.intercept_  # the solver counts two classes the other way round
+        dual, bias = -dual, -solver.intercept_  # the solver counts two classes the other way round
     else:
         bias = solver.intercept_
     arrays = {
         "vectors": solver.support_vectors_.astype(np.float32),
-        "weights": weights.astype(np.float32),
+        "weights": dual.astype(np.float32),
         "bias": np.asarray(bias, dtype=np.float32),
         "pairs": pairs,
         "classes": solver.classes_.astype(np.int64),
@@ -154,15 +161,16 @@ def _calibrate(x: NDArray[np.float32], y: NDArray[Any], n_labels: int, settings:
     """Return the inverse temperature with the least log loss on decisions for samples the machine has not seen."""
     order = np.random.default_rng(seed).permutation(len(y))
     rank = np.empty(len(y), dtype=np.int64)  # of each sample within its class, so that the folds are stratified
-    for label in np.unique(y):
-        members = order[y[order] == label]
+    likeliest = y.argmax(axis=1) if is_soft(y) else y
+    for label in np.unique(likeliest):
+        members = order[likeliest[order] == label]
         rank[members] = np.arange(len(members))
-    n_folds = int(min(5, np.bincount(y).max()))
+    n_folds = int(min(5, np.bincount(likeliest).max()))
     held, truth = [], []
     for fold in range(n_folds):
         test = rank % n_folds == fold
-        seen = np.unique(y[~test])
-        test &= np.isin(y, seen)
+        seen = np.unique(likeliest[~test])
+        test &= np.isin(likeliest, seen)
         if len(seen) < 2 or not test.any():
             continue
         part = _fit(x[~test], y[~test], n_labels, settings)

@@ -18,6 +18,7 @@ from labelloop.errors import IntegrityError, InvalidInputError
 from learning.algorithms.base import Files, Model, Training, is_soft, need
 from learning.algorithms.batches import Batches, step_rng
 from learning.algorithms.collective import Collective, part_of
+from learning.algorithms.early_stop import EarlyStop
 from learning.algorithms.tensors import pack, unpack
 from learning.threads import few_torch_threads
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     import torch
 
 STATE = "state.safetensors"
+_KEPT_ROWS = 32  # samples kept aside that pass together
 _WARM_UP = 0.1  # share of the steps over which the rate rises
 
 
@@ -42,7 +44,8 @@ class Network(NamedTuple):
     `module` holds every weight that trains; `logits(rows, part, rng)` its output for `rows[part]` of the training set; it draws
     from `rng` for all `rows`, so that a sample is augmented alike whoever computes it. `penalty()` is added to each loss;
     `make_model()` reads the model off the weights; `work` is multiply-adds of a step's forward. No layer may keep statistics
-    of a batch: a rank sees only a part of it.
+    of a batch: a rank sees only a part of it. `stop` ends the training early, see `TorchTraining`; `loss(logits, rows)`, a mean
+    over the rows, stands in for `loss_of` where it is not the labels' cross entropy.
     """
 
     module: torch.nn.Module
@@ -51,15 +54,23 @@ class Network(NamedTuple):
     penalty: Callable[[], torch.Tensor] | None
     make_model: Callable[[], Model]
     work: float
+    stop: EarlyStop | None = None
+    loss: Callable[[torch.Tensor, NDArray[np.int64]], torch.Tensor] | None = None
 
 
 class TorchTraining(Training):
-    """Drives a `Network` over the batches of (seed, step)."""
+    """Drives a `Network` over the batches of (seed, step).
+
+    With `Network.stop` the samples kept aside are judged at the beginning of a step, so that their loss travels with that step's
+    gradients and all ranks decide alike; one step more than there are batches judges the last weights. The step that ends the
+    training changes no weight but goes back to the best ones: `steps` is then what was done.
+    """
 
     def __init__(self, network: Network, y: NDArray[Any], batches: Batches, steps: int, seed: int) -> None:
         import torch
 
-        self._network, self._batches, self.steps, self._seed = network, batches, steps, seed
+        self._network, self._batches, self._seed = network, batches, seed
+        self.steps = self._planned = steps + (network.stop is not None)
         self._device = next(network.module.parameters()).device
         self._is_soft = is_soft(y)
         target = torch.from_numpy(y.astype(np.float32) if y.ndim == 2 else y)
@@ -77,14 +88,41 @@ class TorchTraining(Training):
             return self._advance()
 
     def _advance(self) -> float:
-        import torch
-
         if self.step >= self.steps:
             raise InvalidInputError(f"this training is done: its {self.steps} steps are taken")
+        stop = self._network.stop
+        if stop is not None and (stop.looks_at(self.step) or self.step == self._planned - 1):
+            return self._advance_or_stop(stop)
+        return self._learn([])
+
+    def _advance_or_stop(self, stop: EarlyStop) -> float:
+        """Judge the weights as they are; then learn from one more batch, or end with the best weights."""
+        kept = self._kept_loss(stop)
+        if self.step < self._planned - 1:
+            loss = self._learn([kept], is_applied=lambda: not stop.is_over(self.step, float(kept), self._weights))
+            if self.step < self.steps:
+                return loss
+        else:
+            if self._collective is not None:
+                self._collective.sum_([kept], 0)
+            loss = float(kept)
+            stop.is_over(self.step, loss, self._weights)
+            self.step += 1
+        if stop.weights:
+            load_weights(self._network.module, stop.weights)
+        return loss
+
+    def _weights(self) -> dict[str, NDArray[Any]]:
+        return {name: read(value) for name, value in self._network.module.state_dict().items()}
+
+    def _learn(self, also: list[torch.Tensor], is_applied: Callable[[], bool] | None = None) -> float:
+        """Learn from the step's batch; `also` is summed over the ranks with its gradients. `is_applied` False = end instead."""
+        import torch
+
         rng = step_rng(self._seed, self.step)
         rows = self._batches.rows(self.step)
         for group, rate in zip(self._optimizer.param_groups, self._rates, strict=True):
-            group["lr"] = rate * _schedule(self.step, self.steps)
+            group["lr"] = rate * _schedule(self.step, self._planned)
         self._network.module.train()
         part = slice(None) if self._collective is None else part_of(self._collective.rank, self._collective.size)
         with torch.random.fork_rng(devices=[self._device] if self._device.type == "cuda" else []):
@@ -92,8 +130,11 @@ class TorchTraining(Training):
             self._optimizer.zero_grad(set_to_none=True)
             loss = self._backward(rows, part, rng)
             if self._collective is not None:
-                self._collective.sum_([loss, *self._gradients()], len(rows[part]))
-            self._optimizer.step()
+                self._collective.sum_([loss, *also, *self._gradients()], len(rows[part]))
+            if is_applied is None or is_applied():
+                self._optimizer.step()
+            else:
+                self.steps = self.step + 1
         self.step += 1
         self.n_seen += len(rows[part])
         return float(loss)
@@ -107,13 +148,35 @@ class TorchTraining(Training):
             return torch.zeros((), device=self._device)
         with torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=self._device.type == "cuda"):
             logits = self._network.logits(rows, part, rng)
-        loss = loss_of(logits.float(), self._target[torch.from_numpy(mine).to(self._device)], self._is_soft)
+        loss = self._loss_of(logits.float(), mine)
         if self._collective is not None:
             loss = loss * (len(mine) / len(rows))
         if self._network.penalty is not None and (self._collective is None or self._collective.rank == 0):
             loss = loss + self._network.penalty()
         loss.backward()
         return loss.detach()
+
+    def _loss_of(self, logits: torch.Tensor, rows: NDArray[np.int64]) -> torch.Tensor:
+        import torch
+
+        if self._network.loss is not None:
+            return self._network.loss(logits, rows)
+        return loss_of(logits, self._target[torch.from_numpy(rows).to(self._device)], self._is_soft)
+
+    def _kept_loss(self, stop: EarlyStop) -> torch.Tensor:
+        """Return this rank's part of the mean loss on the samples kept aside."""
+        import torch
+
+        mine = stop.rows if self._collective is None else stop.rows[part_of(self._collective.rank, self._collective.size)]
+        total = torch.zeros((), device=self._device)
+        rng = step_rng(self._seed, self.step)
+        self._network.module.eval()
+        with torch.no_grad(), torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=self._device.type == "cuda"):
+            for begin in range(0, len(mine), _KEPT_ROWS):
+                rows = mine[begin : begin + _KEPT_ROWS]
+                logits = self._network.logits(rows, slice(None), rng)
+                total += self._loss_of(logits.float(), rows) * (len(rows) / len(stop.rows))
+        return total
 
     def _gradients(self) -> list[torch.Tensor]:
         """Return the gradient of each trained parameter, zeros where this rank's part was empty."""
@@ -130,14 +193,18 @@ class TorchTraining(Training):
             kept = self._optimizer.state.get(parameter)
             if kept:
                 arrays[f"first.{place}"], arrays[f"second.{place}"] = read(kept["exp_avg"]), read(kept["exp_avg_sq"])
-        return {STATE: pack(arrays, {"step": self.step, "steps": self.steps})}
+        facts: dict[str, Any] = {"step": self.step, "steps": self._planned}
+        if self._network.stop is not None:
+            arrays.update(self._network.stop.arrays())
+            facts |= {"end": self.steps, **self._network.stop.facts()}
+        return {STATE: pack(arrays, facts)}
 
     def restore(self, state: Files) -> None:
         import torch
 
         arrays, facts = unpack(need(state, STATE))
-        if facts.get("steps") != self.steps:
-            raise IntegrityError(f"the state is of a training of {facts.get('steps')} steps, this one has {self.steps}")
+        if facts.get("steps") != self._planned:
+            raise IntegrityError(f"the state is of a training of {facts.get('steps')} steps, this one has {self._planned}")
         load_weights(self._network.module, {k.removeprefix("weight."): v for k, v in arrays.items() if k.startswith("weight.")})
         self._optimizer.state.clear()
         for place, parameter in enumerate(self._parameters()):
@@ -148,6 +215,12 @@ class TorchTraining(Training):
                     "exp_avg_sq": torch.from_numpy(arrays[f"second.{place}"].copy()).to(parameter),
                 }
         self.step = int(facts["step"])
+        if self._network.stop is not None:
+            try:
+                self.steps = int(facts["end"])
+                self._network.stop.restore(arrays, facts)
+            except KeyError as exc:
+                raise IntegrityError(f"the state lacks {exc}: it is of a training that does not stop early") from exc
 
     def _parameters(self) -> list[torch.nn.Parameter]:
         return [parameter for group in self._optimizer.param_groups for parameter in group["params"]]

@@ -44,8 +44,8 @@ class TreeModel(Model):
         try:
             self._session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
             facts = msgspec.json.decode(self._session.get_modelmeta().custom_metadata_map[_FACTS])
-            self._mean = np.array(facts["mean"], dtype=np.float32)
-            self._link, self.n_labels = facts["link"], facts["n_labels"]
+            self.mean = np.array(facts["mean"], dtype=np.float32)
+            self.link, self.n_labels = facts["link"], facts["n_labels"]
         except (
             KeyError,
             msgspec.MsgspecError,
@@ -59,14 +59,14 @@ class TreeModel(Model):
         self._data = data
 
     def predict_proba(self, x: NDArray[Any]) -> NDArray[np.float32]:
-        x = check_width(x, len(self._mean))
+        x = check_width(x, len(self.mean))
         if not len(x):
             return np.empty((0, self.n_labels), dtype=np.float32)
-        out: NDArray[np.float32] = self._session.run(None, {"x": np.ascontiguousarray(fill(x, self._mean))})[0]
-        if self._link == "softmax":
+        out: NDArray[np.float32] = self._session.run(None, {"x": np.ascontiguousarray(fill(x, self.mean))})[0]
+        if self.link == "softmax":
             return softmax(out)
         np.clip(out, 0, 1, out=out)
-        return out if self._link == "independent" else out / out.sum(axis=1, keepdims=True)
+        return out if self.link == "independent" else out / out.sum(axis=1, keepdims=True)
 
     def files(self) -> dict[str, bytes]:
         return {FILE: self._data}

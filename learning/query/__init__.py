@@ -18,13 +18,34 @@ from learning.query.cold_start import choose
 from learning.query.mixture import weave
 from learning.query.pool import Pool, Selection, falling
 from learning.query.strategy import Parameters, Strategy
-from learning.query.table import BUILT_IN
+from learning.query.table import BUILT_IN, MixtureParameters
 
+AUTO = Strategy(
+    "auto",
+    "Typical items of clusters without a label while no model serves, then small margins with a share of random items.",
+    "",
+    BUILT_IN["margin"].score,
+    needs=(),
+    uses=("labelled_features",),
+)
 ALL: dict[str, Strategy] = {**BUILT_IN, **rivals.STRATEGIES}
 # those that probabilities and features of the pool suffice for; `ALL` has the others too
 STRATEGIES: tuple[str, ...] = ("auto", *(name for name, row in BUILT_IN.items() if set(row.needs) <= {"proba", "features"}))
 
-__all__ = ["ALL", "STRATEGIES", "Parameters", "Selection", "Strategy", "check_parameters", "needs", "select", "why_not"]
+__all__ = [
+    "ALL",
+    "AUTO",
+    "STRATEGIES",
+    "Parameters",
+    "Selection",
+    "Strategy",
+    "check_parameters",
+    "find",
+    "needs",
+    "select",
+    "uses",
+    "why_not",
+]
 
 
 def select(
@@ -58,12 +79,13 @@ def select(
 
     Raises InvalidInputError naming an unknown strategy, a value out of range, or what the strategy lacks.
     """
-    if strategy != "auto" and strategy not in ALL:
-        raise InvalidInputError(f"strategy {strategy!r} is unknown: use one of auto, {', '.join(ALL)}")
+    find(strategy)
     if n < 0 or not 0.0 <= exploration <= 1.0:
         raise InvalidInputError(f"n must be 0 or more and exploration in [0, 1], got {n} and {exploration}")
     rest = {"labels": labels, "committee": committee, "parts": parts, "part_starts": part_starts, "costs": costs}
     pool = make_pool(proba, features, labelled_features, is_multilabel, seed, **rest, annotator_labels=annotator_labels)
+    if strategy == "auto":
+        AUTO.read_parameters(parameters)
     chosen, pool, reason = _resolve(strategy, pool)
     settings = chosen.read_parameters(parameters)
     if not pool.n_items:
@@ -91,19 +113,38 @@ def _resolve(strategy: str, pool: Pool) -> tuple[Strategy, Pool, str]:
     return ALL[name], pool, reason
 
 
-def needs(strategy: str) -> tuple[str, ...]:
-    """Return the arguments of `select` that a strategy cannot do without. Raises InvalidInputError for an unknown name."""
+def find(strategy: str) -> Strategy:
+    """Return a strategy by name; 'auto' takes no parameters and needs nothing. Raises InvalidInputError for an unknown name."""
     if strategy == "auto":
-        return ()
+        return AUTO
     if strategy not in ALL:
         raise InvalidInputError(f"strategy {strategy!r} is unknown: use one of auto, {', '.join(ALL)}")
-    return ALL[strategy].needs
+    return ALL[strategy]
+
+
+def needs(strategy: str, parameters: Mapping[str, Any] | None = None) -> tuple[str, ...]:
+    """Return the arguments of `select` that a strategy cannot do without, those of a mixture's parts for 'mixture'.
+
+    Raises InvalidInputError for an unknown name, and for parameters that the strategy does not take.
+    """
+    return _of_parts(strategy, parameters, "needs")
+
+
+def uses(strategy: str, parameters: Mapping[str, Any] | None = None) -> tuple[str, ...]:
+    """Return the arguments that a strategy takes into account where they are known. Raises what `needs` raises."""
+    return _of_parts(strategy, parameters, "uses")
+
+
+def _of_parts(strategy: str, parameters: Mapping[str, Any] | None, field: str) -> tuple[str, ...]:
+    row = find(strategy)
+    settings = row.read_parameters(parameters)
+    rows = [BUILT_IN[name] for name in settings.shares if name in BUILT_IN] if isinstance(settings, MixtureParameters) else [row]
+    return tuple(dict.fromkeys(name for part in rows for name in getattr(part, field)))
 
 
 def check_parameters(strategy: str, values: Mapping[str, Any] | None) -> None:
     """Raise InvalidInputError naming the first parameter that a strategy does not take; `auto` takes none."""
-    needs(strategy)
-    (Strategy("auto", "", "", ALL["margin"].score) if strategy == "auto" else ALL[strategy]).read_parameters(values)
+    find(strategy).read_parameters(values)
 
 
 def why_not(strategy: str, pool: Pool) -> str | None:

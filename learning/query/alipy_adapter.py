@@ -14,6 +14,7 @@ outside ALiPy changes.
 | the library or its solver is not installed | refused, naming the extra |
 | more than two classes for quire, bmdr, spal; one label an item for audi | refused in one sentence |
 | a pool above the bound of the strategy | refused, naming the bound |
+| a program that the solver cannot solve (badly scaled items) | refused, naming the strategy |
 | n above `most_picks`, or 0 | that many picks, the rest follows in seeded random order |
 """
 
@@ -160,7 +161,13 @@ def _solved(pool: Pool, n: int, parameters: AlipyParameters, strategy: str, kind
     solver = "ECOS" if importlib.util.find_spec("ecos") else "OSQP"
     with shimmed(pool.seed) as alipy:
         query = getattr(alipy.query_strategy, kind)(x, labels, gamma_ker=1 / x.shape[1])
-        rows = np.asarray(query.select(known, left, batch_size=count, qp_solver=solver), dtype=np.int64)
+        try:
+            picked = query.select(known, left, batch_size=count, qp_solver=solver)
+        except (RuntimeError, ValueError, importlib.import_module("cvxpy").error.SolverError) as exc:
+            raise InvalidInputError(
+                f"strategy {strategy!r} found no solution of its program for these items: use another, such as 'badge'"
+            ) from exc
+        rows = np.asarray(picked, dtype=np.int64)
     return chosen_first(rows[:count] - len(known), pool.n_items, np.random.default_rng(pool.seed))
 
 

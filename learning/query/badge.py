@@ -4,8 +4,7 @@ J. T. Ash, C. Zhang, A. Krishnamurthy, J. Langford, A. Agarwal, "Deep Batch Acti
 Bounds", ICLR 2020. The gradient embedding of an item is a (x) h with a = p - e_y (y the likeliest class) and h its features, so |g
 - g'|^2 = |a|^2 |h|^2 + |a'|^2 |h'|^2 - 2 (a a') (h h'): two small products, and the n x (classes x features) matrix never exists.
 The first pick has the longest gradient, each next one is drawn with probability proportional to its squared distance to the picks.
-Such a draw needs no distance to be up to date: a row drawn by what it was and kept with probability new / old has the very same
-chances, so that all rows are looked at again only after many draws were refused. Called through `learning.query.select`.
+The draws are `clustering.draw_far`'s, which seldom looks at all rows. Called through `learning.query.select`.
 
 | given | answer |
 | --- | --- |
@@ -19,6 +18,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from learning.query.clustering import draw_far
 from learning.query.pool import Pool, chosen_first, features_of, proba_of, rows_as_floats
 from learning.query.strategy import Parameters
 
@@ -48,30 +48,11 @@ def draw_picks(
         if sums[-1] <= nothing:
             break
         begin = len(picks)
-        _draw(gradients, nearest, sums, picks, n, rng)
+        draw_far(gradients.least, nearest, sums, picks, n, _PATIENCE + len(nearest) // 512, rng)
         if len(picks) < n:
             nearest = gradients.nearest(nearest, picks[begin:])
             nearest[picks] = 0
     return np.array(picks, dtype=np.int64)
-
-
-def _draw(
-    gradients: Gradients,
-    nearest: NDArray[np.float32],
-    sums: NDArray[np.float64],
-    picks: list[int],
-    n: int,
-    rng: np.random.Generator,
-) -> None:
-    """Draw by `nearest` until `picks` are n or too many draws were refused, each accepted by what later picks left of it."""
-    begin, patience = len(picks), _PATIENCE + len(nearest) // 512
-    while len(picks) < n and patience:
-        row = min(int(np.searchsorted(sums, rng.random() * sums[-1], side="right")), len(nearest) - 1)
-        left = min(float(nearest[row]), gradients.least(row, picks[begin:])) if row not in picks[begin:] else 0.0
-        if rng.random() * float(nearest[row]) < left:
-            picks.append(row)
-        else:
-            patience -= 1
 
 
 class Gradients:

@@ -34,15 +34,17 @@ def bagged_committee(
 ) -> NDArray[np.float32]:
     """Return the probabilities (n_members, n, n_labels) of as many ridge heads, each on a bootstrap sample of the labelled items.
 
-    labelled_features (m, d), labels (m,) in [0, n_labels), features (n, d). Raises InvalidInputError naming what does not fit.
+    labelled_features (m, d), labels (m,) in [0, n_labels), or (m, n_labels) of 0/1 where items have several labels (each label's
+    probability then stands alone), features (n, d). Raises InvalidInputError naming what does not fit.
     """
     if n_members < 2 or not len(labels) or len(labels) != len(labelled_features):
         raise InvalidInputError(
             f"a committee needs 2 members or more and one label for each of the labelled items, got {n_members} members, "
             f"{len(labels)} labels and {len(labelled_features)} rows"
         )
-    if labels.min() < 0 or labels.max() >= n_labels:
-        raise InvalidInputError(f"labels lie in {labels.min()} to {labels.max()}: they must be 0 to {n_labels - 1}")
+    most = n_labels - 1 if labels.ndim == 1 else 1
+    if labels.min() < 0 or labels.max() > most:
+        raise InvalidInputError(f"labels lie in {labels.min()} to {labels.max()}: they must be 0 to {most}")
     rng = np.random.default_rng(seed)
     x = np.asarray(labelled_features, dtype=np.float32)
     scaling = fit_scaling(x)

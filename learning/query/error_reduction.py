@@ -13,6 +13,7 @@ again. Bounded: `candidates` items, `references` items, `classes` likeliest labe
 | one class seen | the classes of proba still count as possible labels; without proba nothing can be expected: refused |
 | several labels an item | refused: the expectation over all sets of labels is not bounded |
 | more items than candidates | the least sure are the candidates, the rest follows at random |
+| bounds that together mean hours, more than 4,096 features | refused, naming what to lower |
 """
 
 from __future__ import annotations
@@ -31,6 +32,9 @@ from learning.query.strategy import Parameters
 from learning.scaling import fit_scaling
 
 _FLOOR = 1e-3
+MOST_FEATURES = 4096  # the side of the matrix that is inverted
+_MOST_PAIRS = 25_000_000  # candidates times references, which are held at once
+_MOST_WORK = 2_000_000_000  # candidates x labels tried x references x classes
 
 
 class ErrorReductionParameters(Parameters, frozen=True, kw_only=True):
@@ -51,6 +55,7 @@ def error_reduction_scores(pool: Pool, n: int, parameters: ErrorReductionParamet
     k = pool.proba.shape[1] if pool.proba is not None else int(labels.max()) + 1
     if k < 2:
         raise InvalidInputError("strategy 'expected_error_reduction' needs two classes or more: all labels are of one class so far")
+    _check_work(min(parameters.candidates, pool.n_items), min(parameters.references, pool.n_items), k, parameters.classes)
     scaling = fit_scaling(np.asarray(known, dtype=np.float32))
     ridge = Ridge(scaling.apply(np.asarray(known, dtype=np.float32)), labels, k, parameters.penalty)
     rows = np.arange(pool.n_items)
@@ -65,17 +70,34 @@ def error_reduction_scores(pool: Pool, n: int, parameters: ErrorReductionParamet
     return chosen_first(rows[np.argsort(losses, kind="stable")], pool.n_items, rng)
 
 
+def _check_work(candidates: int, references: int, k: int, classes: int) -> None:
+    if candidates * references > _MOST_PAIRS or candidates * references * k * min(classes, k) > _MOST_WORK:
+        raise InvalidInputError(
+            f"strategy 'expected_error_reduction' would weigh {candidates} candidates by {references} references for {k} classes: "
+            "lower candidates, references or classes"
+        )
+
+
 class Ridge:
-    """A ridge regression of one-hot labels with a bias, and what one more sample would make of it."""
+    """A ridge regression of labels with a bias, and what one more sample would make of it.
+
+    labels: (n,) class numbers, or (n, k) of 0/1 where items have several; no sum is asked of those.
+    """
 
     def __init__(self, z: NDArray[np.float32], labels: NDArray[np.int64], k: int, penalty: float) -> None:
+        if z.shape[1] > MOST_FEATURES:
+            raise InvalidInputError(
+                f"a ridge regression takes up to {MOST_FEATURES} features, got {z.shape[1]}: use 'margin' or 'badge'"
+            )
         x = _with_bias(z)
         self._inverse = np.linalg.inv(x.T @ x + penalty * np.eye(x.shape[1]))
-        self._weights = self._inverse @ (x.T @ np.eye(k)[labels])
+        self._is_multilabel = labels.ndim == 2
+        self._weights = self._inverse @ (x.T @ (labels.astype(np.float64) if self._is_multilabel else np.eye(k)[labels]))
 
     def proba(self, z: NDArray[np.float32]) -> NDArray[np.float64]:
         """Return the probabilities of the rows of z (n, d): (n, k)."""
-        return posterior(_with_bias(z) @ self._weights)
+        scores = _with_bias(z) @ self._weights
+        return np.clip(scores, _FLOOR, 1 - _FLOOR) if self._is_multilabel else posterior(scores)
 
     def expected_losses(
         self, z: NDArray[np.float32], proba: NDArray[np.float64], near: NDArray[np.float32], parameters: ErrorReductionParameters

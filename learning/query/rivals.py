@@ -64,6 +64,9 @@ _ALIPY = (
         is_per_item=False,
         has_multilabel=False,
         pool_limit=300,
+        n_classes=2,
+        packages=("alipy",),
+        extra="alipy",
         why_not=_alipy_binary,
     ),
     Strategy(
@@ -73,8 +76,11 @@ _ALIPY = (
         alipy_adapter.graph_density_scores,
         alipy_adapter.AlipyParameters,
         needs=("features",),
+        uses=("labelled_features",),
         is_per_item=False,
         pool_limit=2000,
+        packages=("alipy",),
+        extra="alipy",
         why_not=_alipy,
     ),
     Strategy(
@@ -87,6 +93,9 @@ _ALIPY = (
         is_per_item=False,
         has_multilabel=False,
         pool_limit=300,
+        n_classes=2,
+        packages=("alipy", "cvxpy"),
+        extra="alipy",
         why_not=_alipy_solver,
     ),
     Strategy(
@@ -99,6 +108,9 @@ _ALIPY = (
         is_per_item=False,
         has_multilabel=False,
         pool_limit=300,
+        n_classes=2,
+        packages=("alipy", "cvxpy"),
+        extra="alipy",
         why_not=_alipy_solver,
     ),
     Strategy(
@@ -110,6 +122,9 @@ _ALIPY = (
         needs=_LABELLED,
         is_per_item=False,
         pool_limit=2000,
+        has_multiclass=False,
+        packages=("alipy",),
+        extra="alipy",
         why_not=_alipy_several,
     ),
     Strategy(
@@ -121,6 +136,8 @@ _ALIPY = (
         needs=("proba", *_LABELLED, "annotator_labels"),
         has_multilabel=False,
         pool_limit=5000,
+        packages=("alipy",),
+        extra="alipy",
         why_not=_alipy,
     ),
     Strategy(
@@ -133,6 +150,8 @@ _ALIPY = (
         is_per_item=False,
         has_multilabel=False,
         pool_limit=100_000,
+        packages=("alipy",),
+        extra="alipy",
         why_not=_alipy,
     ),
 )
@@ -147,6 +166,8 @@ _SKACTIVEML = tuple(
         is_per_item=False,
         has_multilabel=False,
         pool_limit=row.pool_limit,
+        packages=("skactiveml",),
+        extra="rivals",
         why_not=_skactiveml,
     )
     for name, row in skactiveml_adapter.OFFERED.items()

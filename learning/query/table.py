@@ -12,7 +12,6 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from labelloop.errors import InvalidInputError
 from learning.query.badge import badge_scores
 from learning.query.class_balanced import BalanceParameters, class_balanced_scores
 from learning.query.committee import bald_scores, kl_scores, vote_scores
@@ -42,14 +41,17 @@ class MixtureParameters(Parameters, frozen=True, kw_only=True):
         msgspec.Meta(min_length=1, description="Strategy to its share of the places; shares are brought to sum 1."),
     ] = msgspec.field(default_factory=lambda: {"margin": 0.5, "core_set": 0.5})
 
+    def __post_init__(self) -> None:
+        for name in self.shares:
+            if name not in BUILT_IN or name == "mixture":
+                raise ValueError(f"shares of strategy 'mixture' name {name!r}: use some of {', '.join(BUILT_IN)}")
+
 
 def mixture_scores(pool: Pool, n: int, parameters: MixtureParameters) -> NDArray[np.float32]:
     """Return (n_items,) float32: items dealt from the named strategies' orders in (1, 2], the rest at random in [0, 1)."""
     wanted = min(n or MAX_DEALT, pool.n_items)
     orders = []
     for name in parameters.shares:
-        if name not in BUILT_IN or name == "mixture":
-            raise InvalidInputError(f"shares of strategy 'mixture' name {name!r}: use some of {', '.join(BUILT_IN)}")
         part = BUILT_IN[name]
         part.check(pool)
         orders.append(falling(part.score(pool, wanted, part.read_parameters(None)), wanted))
@@ -105,6 +107,7 @@ _ROWS = (
         "Sener and Savarese, ICLR 2018",
         core_set_scores,
         needs=("features",),
+        uses=("labelled_features",),
         is_per_item=False,
     ),
     Strategy(
@@ -114,6 +117,7 @@ _ROWS = (
         kmeans_scores,
         KmeansParameters,
         needs=("features",),
+        uses=("proba",),
         is_per_item=False,
     ),
     Strategy(
@@ -122,6 +126,7 @@ _ROWS = (
         "Hacohen et al., ICML 2022",
         typiclust_scores,
         needs=("features",),
+        uses=("labelled_features",),
         is_per_item=False,
         is_explored=False,
     ),
@@ -147,6 +152,7 @@ _ROWS = (
         error_reduction_scores,
         ErrorReductionParameters,
         needs=("features", "labelled_features", "labels"),
+        uses=("proba",),
         is_per_item=False,
         has_multilabel=False,
     ),
@@ -156,6 +162,7 @@ _ROWS = (
         "Bengar et al., WACV 2022",
         class_balanced_scores,
         BalanceParameters,
+        uses=("labels",),
         is_per_item=False,
         has_multilabel=False,
     ),

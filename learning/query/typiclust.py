@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from learning.query.clustering import MAX_CLUSTERS, deal_rounds, kmeans, nearest_centre, sample_rows
+from learning.query.clustering import MAX_CLUSTERS, deal_rounds, dealt_groups, kmeans, nearest_centre, sample_rows
 from learning.query.pool import Pool, chosen_first, features_of
 from learning.query.strategy import Parameters
 from learning.scaling import fit_scaling
@@ -41,9 +41,11 @@ def typiclust_scores(pool: Pool, n: int, parameters: Parameters) -> NDArray[np.f
         n_labelled += np.bincount(
             nearest_centre(scaling.apply(np.asarray(labelled, dtype=np.float32)), centres), minlength=len(centres)
         )
+    sizes = np.bincount(place, minlength=len(centres))
+    members_of = np.split(np.argsort(place, kind="stable"), np.cumsum(sizes)[:-1])
     groups = []
-    for cluster in np.unique(place):
-        members = np.flatnonzero(place == cluster)
+    for cluster in dealt_groups(sizes, n_labelled, n_wanted):
+        members = members_of[cluster]
         groups.append((members[np.argsort(-typicality(z[members]), kind="stable")], int(n_labelled[cluster])))
     return chosen_first(rows[deal_rounds(groups, n_wanted)], pool.n_items, np.random.default_rng(pool.seed))
 
@@ -61,7 +63,11 @@ def typicality(z: NDArray[np.float32]) -> NDArray[np.float32]:
     norms = np.einsum("ij,ij->i", others, others)
     for begin in range(0, len(z), _BLOCK_ROWS):
         block = z[begin : begin + _BLOCK_ROWS]
-        squares = norms - 2 * (block @ others.T) + np.einsum("ij,ij->i", block, block)[:, None]
-        near = np.partition(np.maximum(squares, 0), n_near, axis=1)[:, : n_near + 1]  # holds the row itself, at distance 0
-        out[begin : begin + len(block)] = n_near / np.maximum(np.sqrt(near).sum(axis=1), 1e-12)
+        squares = block @ others.T
+        squares *= -2
+        squares += norms
+        squares += (norms if others is z else np.einsum("ij,ij->i", block, block))[:, None]
+        squares.partition(n_near, axis=1)
+        near = np.maximum(squares[:, : n_near + 1], 0)  # holds the row itself, at distance 0
+        out[begin : begin + len(block)] = n_near / np.maximum(np.sqrt(near, out=near).sum(axis=1), 1e-12)
     return out

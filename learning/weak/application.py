@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from labelloop.errors import InvalidInputError
 from learning.weak.columns import Items
 from learning.weak.conditions import holds, parse_condition
-from learning.weak.knowledge import Knowledge, base_forms, find_concept, follow, words_for
+from learning.weak.knowledge import Knowledge, find_concept, follow, is_form_of, words_for
 from learning.weak.patterns import compile_pattern, found_in
 from learning.weak.rules import (
     Condition,
@@ -132,7 +132,7 @@ def _related(rule: Hypernym | Relation, items: Items) -> NDArray[np.bool_]:
 def _forms(base: Knowledge, wanted: dict[str, frozenset[str]], forms: Sequence[str]) -> set[Phrase]:
     """Return the phrases to look for: single words in every form that the texts hold, phrases as the base has them."""
     phrases: set[Phrase] = {
-        (form,) for form in set(forms) for part, words in wanted.items() if not words.isdisjoint(base_forms(base, part, form))
+        (form,) for form in set(forms) if any(is_form_of(base, part, form, words) for part, words in wanted.items() if words)
     }
     for words in wanted.values():
         phrases |= {phrase for phrase in map(split, words) if len(phrase) > 1}

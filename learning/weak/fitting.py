@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labelloop.errors import InvalidInputError
-from learning.weak.dawid_skene import Anchors, fit_dawid_skene
+from learning.weak.dawid_skene import Anchors, estimate_balance, fit_dawid_skene
 from learning.weak.label_model import LabelModel
 from learning.weak.majority import fit_majority
 from learning.weak.matrix_completion import fit_matrix_completion
@@ -45,7 +45,8 @@ def fit(
 
     balance: (n_labels,) shares of the classes where they are known, else they are estimated. truth: (n,) labels that people gave,
     -1 = unknown; they teach dawid-skene what rules are worth. max_iter: iterations, at least 1. A permutation of rules or items
-    permutes the answer. Labels for training: `model.predict(votes)`.
+    permutes the answer (of more than 20,000 items up to the spread of them that matrix-completion reads an unknown balance off).
+    Labels for training: `model.predict(votes)`.
 
     Rates are those among items that some rule votes for: the others say nothing of the rules, and where many are uncovered they
     would be taken for a class of their own (measured on 20 newsgroups: accuracy 0.90 with them and 0.96 without).
@@ -59,10 +60,12 @@ def fit(
     votes = check_votes(votes, n_labels)
     share = None if balance is None else check_balance(balance, n_labels)
     known = np.full(len(votes), -1, dtype=np.int64) if truth is None else check_truth(truth, len(votes), n_labels)
-    n_items = len(votes)
-    is_covered = (votes >= 0).any(axis=1)
-    votes, known = votes[is_covered], known[is_covered]
-    _check_fires(votes, known, n_items, n_labels)
+    problem = why_not_fit(votes, known, n_labels)
+    if problem is not None:
+        raise InvalidInputError(problem)
+    is_covered = votes.max(axis=1) >= 0
+    if not is_covered.all():
+        votes, known = votes[is_covered], known[is_covered]
     patterns = find_patterns(votes, n_labels)
     why_not = why_majority(patterns)
     if method == "majority" or (method == "auto" and why_not):
@@ -73,7 +76,7 @@ def fit(
     if method == "matrix-completion":
         if (known >= 0).any():
             raise InvalidInputError("matrix-completion cannot use known labels: leave truth out or use 'dawid-skene'")
-        share = fit_dawid_skene(patterns, None, None, max_iter, "").balance if share is None else share
+        share = estimate_balance(patterns, max_iter) if share is None else share
         return fit_matrix_completion(patterns, share, max(max_iter, 200), reason)
     is_open = known < 0
     if is_open.all():
@@ -92,11 +95,13 @@ def why_majority(patterns: VotePatterns) -> str | None:
     return None
 
 
-def _check_fires(votes: NDArray[np.int16], known: NDArray[np.int64], n_items: int, n_labels: int) -> None:
-    said = np.flatnonzero(np.bincount(votes.ravel() + 1, minlength=n_labels + 1)[1:])
-    if not len(said):
-        raise InvalidInputError(f"no rule votes for any of {n_items} items: write a rule that fires")
-    if len(said) == 1 and n_labels > 1:
-        raise InvalidInputError(f"every vote is for label {said[0]}: write at least one rule for another label")
-    if (known >= 0).all():
-        raise InvalidInputError("every item that a rule votes for has a known label: there is nothing left to label by rules")
+def why_not_fit(votes: NDArray[np.int16], known: NDArray[np.int64], n_labels: int) -> str | None:
+    """Return why checked votes (n, m) and known labels (n,) give no label model at all, not even majority, or None when they do."""
+    highest = int(votes.max(initial=-1))
+    if highest < 0:
+        return f"no rule votes for any of {len(votes)} items: write a rule that fires"
+    if n_labels > 1 and not ((votes >= 0) & (votes < highest)).any():
+        return f"every vote is for label {highest}: write at least one rule for another label"
+    if (known >= 0).any() and (known[votes.max(axis=1) >= 0] >= 0).all():
+        return "every item that a rule votes for has a known label: there is nothing left to label by rules"
+    return None

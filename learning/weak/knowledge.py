@@ -8,7 +8,7 @@ Lexical Database for English", CACM 1995; its `morphy` rules). Must never read a
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import Literal, NamedTuple
 
 from labelloop.errors import InvalidInputError
@@ -77,12 +77,15 @@ def words_for(base: Knowledge, concepts: frozenset[int], senses: Senses) -> dict
     }
 
 
-def base_forms(base: Knowledge, part: str, word: str) -> set[str]:
-    """Return the words of this part of speech that `word` may be a form of, itself included: 'mice' -> 'mouse'."""
-    known = base.senses.get(part, {})
-    forms = {word, *base.irregular.get(part, {}).get(word, ())}
-    forms |= {word[: -len(end)] + new for end, new in base.endings.get(part, ()) if word.endswith(end) and len(word) > len(end)}
-    return {form for form in forms if form in known}
+def is_form_of(base: Knowledge, part: str, word: str, words: Container[str]) -> bool:
+    """Return whether `word` may be a form of one of `words`, itself included: 'mice' of {'mouse'}.
+
+    `words` are of the base and of this part of speech, so that a guess at the base form that is no word is not among them.
+    """
+    if word in words or any(form in words for form in base.irregular.get(part, {}).get(word, ())):
+        return True
+    endings = base.endings.get(part, ())
+    return any(word.endswith(end) and len(word) > len(end) and word[: -len(end)] + new in words for end, new in endings)
 
 
 def _plain(word: str) -> str:

@@ -15,8 +15,9 @@ from intake.guard import why_not_reach
 from intake.images import decode_image
 from intake.limits import Fetched
 from intake.tables import Column, Row, columns_of, declared_columns, decode_row
-from intake.text import clean_text, decode_text
+from intake.text import clean_in_place, clean_text, decode_text
 from labelloop.errors import InvalidInputError, TooLargeError, UnreadableItemError
+from labelloop.messages import CATEGORIES
 from labelloop.settings import IntakeSettings
 
 LIMIT = 64_000_000
@@ -192,6 +193,21 @@ def test_columns_may_be_declared_by_the_task() -> None:
         declared_columns({"columns": [{"name": "a", "kind": "colour"}]})
 
 
+@pytest.mark.parametrize("text", ["  Anna\n\nmet\tBob ", "cafe\u0301 e\x07 \u200bfin", "\u3000一\u2028二", "plain"])
+def test_a_text_for_spans_keeps_every_code_point_in_its_place(text: str) -> None:
+    clean = clean_in_place(text, 1000)
+    assert len(clean) == len(text)
+    assert all(a == b or b == " " for a, b in zip(text, clean, strict=True))
+    assert "\n" not in clean and "\x07" not in clean
+    assert clean_in_place(text, 3) == clean[:3]
+
+
+def test_a_text_of_blanks_has_no_spans() -> None:
+    for text in ("", " \n", "\u200b"):
+        with pytest.raises(UnreadableItemError, match="empty"):
+            clean_in_place(text, 10)
+
+
 # ---------------------------------------------------------------- by category, addresses
 
 
@@ -200,7 +216,9 @@ def test_each_category_has_its_decoder_and_its_record() -> None:
     assert decode("text-classification", Fetched(b" a ", ""), settings) == "a"
     assert decode("tables", Fetched(b"[1]", ""), settings) == Row({"0": 1.0})
     assert isinstance(decode("image-classification", Fetched(encoded(Image.new("L", (1, 1))), ""), settings), Image.Image)
-    assert all(decoding_record(c)["version"] for c in ("text-classification", "tables", "image-classification"))
+    assert decode("token-classification", Fetched(b" a\tb ", ""), settings) == " a b "
+    assert isinstance(decode("object-detection", Fetched(encoded(Image.new("L", (1, 1))), ""), settings), Image.Image)
+    assert all(decoding_record(category)["version"] for category in CATEGORIES)
     with pytest.raises(InvalidInputError, match="video"):
         decode("video", Fetched(b"", ""), settings)
 

@@ -15,6 +15,7 @@ from intake.encoders.base import set_threads
 from intake.encoders.table_columns import TableColumns
 from intake.tables import Column, Row
 from labelloop.errors import InvalidInputError, NotReadyError
+from learning.feature_map import parse_layout, split_levels
 
 RNG = np.random.default_rng(0)
 TEXTS = ["a", "Great film, would watch again!", "这家餐厅很好吃", "word " * 400, "don't", "ÄÖÜ ß", "x y z", "🙂 ok"]
@@ -22,8 +23,10 @@ PHOTOS = [Image.fromarray(RNG.integers(0, 255, (50 + 40 * i, 70, 3), np.uint8)) 
 GRAYS = [Image.fromarray(RNG.integers(0, 255, (8, 8), np.uint8)) for _ in range(5)]
 ITEMS = {
     "minilm-l6": TEXTS,
+    "minilm-tokens": TEXTS,
     "hash-ngram": TEXTS,
     "efficientnet-lite0": PHOTOS,
+    "efficientnet-map": PHOTOS,
     "raw-pixels-8g": GRAYS,
     "raw-pixels-32": PHOTOS,
     "pixels-28g": GRAYS,
@@ -127,6 +130,11 @@ def test_the_encoder_fits_the_first_items(category: str, samples: list[object], 
     assert find_encoder(name).category == category
 
 
+def test_boxes_and_spans_have_one_encoder_each() -> None:
+    assert default_encoder("object-detection", [Image.new("RGB", (640, 480))]) == "efficientnet-map"
+    assert default_encoder("token-classification", ["Anna met Bob"]) == "minilm-tokens"
+
+
 def test_an_unknown_name_is_refused_with_the_known_ones() -> None:
     for name in ("auto", "pixels-0", "raw-pixels-999", "pixels-8x", "bert"):
         with pytest.raises(InvalidInputError, match="minilm-l6"):
@@ -143,3 +151,18 @@ def test_the_pictures_that_go_with_an_encoder() -> None:
 def test_importing_the_encoders_imports_no_model_library() -> None:
     code = "import sys, intake.pipeline; print(sorted({'torch', 'onnxruntime', 'tokenizers', 'tensorflow'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+
+
+def test_the_map_says_where_a_thing_is_and_its_record_how_the_row_is_laid_out() -> None:
+    encoder = find_encoder("efficientnet-map")
+    assert encoder.category == "object-detection"
+    assert encoder.dim * 4 <= 64 * 1024
+    plain = Image.new("RGB", (300, 200), (90, 120, 90))
+    patched = plain.copy()
+    patched.paste(PHOTOS[0].resize((60, 40)), (225, 20))  # right of the middle, at the top
+    levels = parse_layout(encoder.record()["layout"])
+    for without, given in zip(*(split_levels(encoder.encode([picture]), levels) for picture in (plain, patched)), strict=True):
+        change = np.square(given - without).sum(axis=(0, 1))
+        row, column = np.unravel_index(change.argmax(), change.shape)
+        assert row < change.shape[0] * 0.3
+        assert column > change.shape[1] * 0.7

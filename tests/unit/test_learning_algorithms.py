@@ -23,6 +23,8 @@ from learning.metrics import accuracy
 
 FAST = ("logistic-regression", "svm", "random-forest", "gradient-boosting", "linear-head", "small-cnn")
 SLOW = ("fine-tune", "keras-cnn")  # TensorFlow and a backbone: seconds to import or run
+REGIONS = ("box-head", "token-head")  # of boxes and spans: tests of their own
+CONTESTS = ("best-of", "best-of-pixels", "best-of-regions")  # of the others: tests of their own
 MULTILABEL = ("logistic-regression", "random-forest", "linear-head", "small-cnn")
 ITERATIVE = ("gradient-boosting", "linear-head", "small-cnn", *SLOW)
 SHORT: dict[str, dict[str, Any]] = {
@@ -80,10 +82,10 @@ def test_listing_algorithms_imports_no_model_library() -> None:
         "print(' '.join(names))\n"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert out.stdout.split() == sorted([*FAST, *SLOW])
+    assert out.stdout.split() == sorted([*FAST, *SLOW, *REGIONS, *CONTESTS, "distilled"])
 
 
-@pytest.mark.parametrize("name", [*FAST, *SLOW])
+@pytest.mark.parametrize("name", [*FAST, *SLOW, *REGIONS, *CONTESTS, "distilled"])
 def test_each_algorithm_declares_parameters_that_a_page_can_render(name: str) -> None:
     algorithm = find_algorithm(name)
     schema = msgspec.json.schema(algorithm.parameters)
@@ -345,6 +347,16 @@ def test_an_incremental_start_from_another_label_set_or_algorithm_starts_anew(na
     losses = finish(start(name, x, y, epoch=1, seed=3))
     for model in (other, foreign):
         assert finish(start(name, x, y, epoch=1, seed=3, start_from=model)) == losses
+
+
+@pytest.mark.parametrize("name", SLOW)
+def test_the_loss_of_an_uncertain_label_is_the_mean_of_the_losses_of_its_labels(name: str) -> None:
+    x, y = digits(8)
+    other = (y + 1) % 10
+    soft = (0.7 * np.eye(10)[y] + 0.3 * np.eye(10)[other]).astype(np.float32)
+    one, two, both = (start(name, x, labels, epoch=1).advance() for labels in (y, other, soft))
+    assert both == pytest.approx(0.7 * one + 0.3 * two, rel=1e-4)
+    assert abs(one - two) > 1e-3
 
 
 def test_keras_without_tensorflow_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:

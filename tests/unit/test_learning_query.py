@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from labelloop.errors import InvalidInputError
 from learning.query import STRATEGIES, Selection, select
+from learning.query.clustering import deal_rounds, dealt_groups, draw_far, nearest_centre
 from learning.query.margin import top_two
 from learning.query.typiclust import kmeans, typicality
 
@@ -206,6 +207,51 @@ def test_kmeans_finds_well_separated_clusters() -> None:
     groups = [set(place[begin:end].tolist()) for begin, end in ((0, 60), (60, 90), (90, 100))]
     assert all(len(group) == 1 for group in groups)
     assert len(set.union(*groups)) == 3
+
+
+def test_a_pool_above_the_sample_is_placed_whole_at_the_nearest_centres() -> None:
+    z = np.random.default_rng(0).standard_normal((5000, 3)).astype(np.float32)
+    centres, place = kmeans(z, 40, np.random.default_rng(1))
+    gaps = np.linalg.norm(z[:, None] - centres[None], axis=2)
+    np.testing.assert_allclose(gaps[np.arange(5000), place], gaps.min(axis=1), rtol=1e-4)
+    assert len(np.unique(place)) == 40
+    assert np.array_equal(nearest_centre(z, centres), place)
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 3)), min_size=1, max_size=12), st.integers(1, 30))
+def test_the_groups_that_may_be_dealt_from_give_the_same_deal_as_all(pairs: list[tuple[int, int]], n: int) -> None:
+    sizes = np.array([size for size, _ in pairs])
+    n_had = np.array([had for _, had in pairs])
+    rows = np.split(np.random.default_rng(n).permutation(int(sizes.sum())), np.cumsum(sizes)[:-1])
+    groups = [(rows[at], int(n_had[at])) for at in range(len(pairs))]
+    kept = dealt_groups(sizes, n_had, n)
+    dealt = deal_rounds([groups[at] for at in kept], n) if len(kept) else np.empty(0, dtype=np.int64)
+    assert dealt.tolist() == deal_rounds(groups, n).tolist()
+    assert len(dealt) == min(n, sizes.sum())
+
+
+def test_rows_are_drawn_by_their_distance_to_all_picks_though_distances_are_stale() -> None:
+    z = np.array([0.0, 1.0, 2.0, 4.0])
+    first = z**2
+    counts = np.zeros((4, 4))
+    rng = np.random.default_rng(0)
+    for _ in range(6000):
+        picks = [0]
+        draw_far(
+            lambda row, rows: min(((z[row] - z[other]) ** 2 for other in rows), default=np.inf),
+            first.astype(np.float32),
+            np.cumsum(first),
+            picks,
+            3,
+            1000,
+            rng,
+        )
+        counts[picks[1], picks[2]] += 1
+    for second in (1, 2, 3):
+        left = np.minimum(first, (z - z[second]) ** 2)
+        np.testing.assert_allclose(counts[second].sum() / 6000, first[second] / first.sum(), atol=0.03)
+        np.testing.assert_allclose(counts[second] / counts[second].sum(), left / left.sum(), atol=0.1)
 
 
 def test_typiclust_survives_equal_rows_and_missing_values() -> None:

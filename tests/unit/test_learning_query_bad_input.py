@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from labelloop.errors import InvalidInputError
-from learning.query import ALL, STRATEGIES, check_parameters, needs, select
+from learning.query import ALL, STRATEGIES, check_parameters, cold_start, needs, select
 from learning.query.table import BUILT_IN
 
 HALF = [[0.5, 0.5], [0.5, 0.5]]
@@ -48,6 +48,12 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("margin", {"proba": HALF, "costs": [1.0, np.nan]}, "the cost of item 1 is nan"),
     ("margin", {"proba": HALF, "costs": [1.0]}, "same items"),
     ("core_set", {"features": ROWS, "costs": [1.0, 2.0]}, "takes no costs"),
+    (
+        "density_weighted",
+        {"proba": HALF, "features": ROWS, "parameters": {"beta": float("inf")}},
+        "beta is inf: numbers are finite",
+    ),
+    ("mixture", {"proba": HALF, "features": ROWS, "parameters": {"shares": {"margin": np.nan}}}, "numbers are finite"),
     ("mixture", {"proba": HALF, "features": ROWS, "parameters": {"shares": {"guess": 1}}}, "name 'guess'"),
     ("mixture", {"proba": HALF, "features": ROWS, "parameters": {"shares": {"mixture": 1}}}, "name 'mixture'"),
     ("mixture", {"proba": HALF, "features": ROWS, "parameters": {"shares": {"margin": 0}}}, "shares"),
@@ -144,9 +150,26 @@ def test_a_strategy_refuses_when_any_of_its_needs_is_missing(strategy: str) -> N
 
 def test_auto_says_why_it_asks_typical_items_while_labels_are_of_one_class() -> None:
     given = everything(30)
-    assert select("auto", **given, n=3).strategy == "margin"
-    got = select("auto", **{**given, "labels": np.ones(8, dtype=np.int64)}, n=3)
+    assert select("auto", **given, n=3).strategy == "region_uncertainty"
+    given |= {"parts": None, "part_starts": None, "annotator_labels": None}
+    given |= {"labelled_features": np.ones((40, given["features"].shape[1]), dtype=np.float32)}
+    assert select("auto", **{**given, "labels": np.arange(40) % 2}, n=3).strategy == "margin"
+    got = select("auto", **{**given, "labels": np.ones(40, dtype=np.int64)}, n=3)
     assert (got.strategy, "one class" in got.reason) == ("typiclust", True)
+
+
+def test_auto_asks_typical_items_until_there_are_four_labels_a_class() -> None:
+    given = everything(30)
+    n_classes = given["proba"].shape[1]
+    enough = cold_start.enough_labels(n_classes)
+    for n_labelled, strategy in ((1, "typiclust"), (enough - 1, "typiclust"), (enough, "margin")):
+        known = {"labelled_features": np.ones((n_labelled, given["features"].shape[1]), dtype=np.float32)}
+        known["labels"] = np.arange(n_labelled) % n_classes if n_labelled > 1 else np.zeros(1, dtype=np.int64)
+        got = select("auto", **{**given, **known, "annotator_labels": None, "parts": None, "part_starts": None}, n=3)
+        assert got.strategy == strategy
+        assert cold_start.wants_features(given["proba"], n_labelled, False) is (strategy == "typiclust")
+    assert cold_start.enough_labels(1000) == cold_start.MOST_LABELS
+    assert cold_start.enough_labels(n_classes, is_multilabel=True) == 0
 
 
 def test_a_list_of_strategies_tells_what_each_takes() -> None:
@@ -166,3 +189,19 @@ def test_parameters_can_be_checked_by_name_before_any_pool_exists() -> None:
     for strategy, values in (("density_weighted", {"beta": "x"}), ("auto", {"beta": 1}), ("guess", {})):
         with pytest.raises(InvalidInputError):
             check_parameters(strategy, values)
+
+
+def test_work_that_would_take_hours_is_refused_before_it_begins() -> None:
+    x = np.zeros((20_000, 2), dtype=np.float32)
+    known = {"labelled_features": x[:2], "labels": np.array([0, 1])}
+    most = {"candidates": 10_000, "references": 10_000}
+    with pytest.raises(InvalidInputError, match="10000 candidates by 10000 references for 2 classes: lower"):
+        select("expected_error_reduction", proba=None, features=x, n=5, parameters=most, **known)
+    many = np.full((4000, 1000), 0.001, dtype=np.float32)
+    with pytest.raises(InvalidInputError, match="4000 candidates by 300 references for 1000 classes: lower"):
+        select(
+            "expected_error_reduction", proba=many, features=x[:4000], n=5, parameters={"candidates": 4000, "classes": 50}, **known
+        )
+    wide = np.zeros((3, 4097), dtype=np.float32)
+    with pytest.raises(InvalidInputError, match="takes up to 4096 features, got 4097"):
+        select("expected_error_reduction", proba=None, features=wide, n=1, labelled_features=wide[:2], labels=np.array([0, 1]))

@@ -133,3 +133,33 @@ def test_committee_scores_order_as_those_of_scikit_activeml() -> None:
     votes = select("committee_vote", proba=None, features=None, committee=committee)
     theirs = vote_entropy(committee.argmax(axis=2).T, [0, 1, 2])
     np.testing.assert_allclose(votes.scores * np.log(3), np.sort(theirs)[::-1], atol=1e-4)
+
+
+def test_a_program_that_the_solver_gives_up_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    def give_up(*args: Any, **options: Any) -> None:
+        raise RuntimeError("no convergence")
+
+    monkeypatch.setattr("alipy.query_strategy.QueryInstanceBMDR.select", give_up)
+    with pytest.raises(InvalidInputError, match="'alipy_bmdr' found no solution"):
+        select("alipy_bmdr", **given("alipy_bmdr"), n=5)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "kind", "said"),
+    [
+        ("alipy_quire", (False, 3, False), "defined for 2 labels only, this project has 3"),
+        ("alipy_quire", (False, 2, False), None),
+        ("alipy_audi", (False, 3, False), "several labels an item only"),
+        ("alipy_audi", (True, 3, False), None),
+        ("class_balanced", (True, 3, False), "not defined for several labels"),
+        ("region_uncertainty", (False, 3, False), "boxes or spans"),
+        ("region_uncertainty", (False, 3, True), None),
+        ("alipy_ceal", (False, 2, False), "what each annotator answered"),
+        ("margin", (False, 2, False), None),
+    ],
+)
+def test_what_no_pool_of_a_project_can_be_ordered_by_says_so_before_there_is_one(
+    strategy: str, kind: tuple[bool, int, bool], said: str | None
+) -> None:
+    reason = ALL[strategy].why_never(*kind)
+    assert reason is None if said is None else said in str(reason)

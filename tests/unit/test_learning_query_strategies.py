@@ -419,6 +419,11 @@ def test_a_bagged_committee_disagrees_between_classes_and_agrees_where_labels_ar
     assert votes[40:].max() > 0.5
     assert votes[:40].max() == 0
     assert np.array_equal(committee, bagged_committee(near, labels, x, 2, n_members=12, seed=1))
+    both = np.stack([labels, np.ones_like(labels)], axis=1)
+    several = bagged_committee(near, both, x, 2, n_members=3, seed=1)
+    assert several.shape == (3, len(x), 2)
+    assert (several[:, :, 1] > 0.9).all(), "a label that all items have"
+    assert ((several[:, :, 0] > 0.5) == (bagged_committee(near, labels, x, 2, 3, 1)[:, :, 1] > 0.5)).mean() > 0.95
     sure = bagged_committee(near, np.zeros(40, dtype=np.int64), x, 2)
     assert (sure.argmax(axis=2) == 0).all()
     for bad in ({"n_members": 1}, {"labels": labels[:3]}, {"labels": labels + 1}):
