@@ -23,6 +23,7 @@ class _Seen(msgspec.Struct, frozen=True):
     status: NodeStatus
     key: str
     at_s: float
+    has_reported: bool = True  # since it took its last order: what it says of its broker is of after it
 
 
 class Census:
@@ -66,7 +67,13 @@ class Census:
             status = msgspec.structs.replace(
                 before.status, role=role, epoch=reply.epoch, rpc=reply.rpc, is_master=master == before.status.ip
             )
-            self._seen[hostname] = msgspec.structs.replace(before, status=status)
+            self._seen[hostname] = msgspec.structs.replace(before, status=status, has_reported=False)
+
+    def has_reported(self, hostname: str) -> bool:
+        """Return whether a node has been heard since it took its last order."""
+        with self._lock:
+            seen = self._seen.get(hostname)
+            return seen is not None and seen.has_reported
 
     def note_release(self, hostname: str) -> None:
         """Take in that a node gave its role back."""

@@ -159,7 +159,7 @@ def _task(args: argparse.Namespace) -> m.TaskSpec | None:
     if not args.category or not args.labels:
         raise InvalidInputError(f"--task {args.task} needs --category and --labels")
     extra = m.TaskExtraInfo(
-        kind="multilabel" if args.multilabel else "multiclass",
+        kind=_kind_of(args),
         labels=tuple(label.strip() for label in args.labels.split(",")),
         target=args.target,
         budget=args.budget,
@@ -169,6 +169,12 @@ def _task(args: argparse.Namespace) -> m.TaskSpec | None:
         return msgspec.convert(fields, m.TaskSpec)
     except msgspec.ValidationError as exc:
         raise InvalidInputError(f"--task {args.task}: {exc}") from exc
+
+
+def _kind_of(args: argparse.Namespace) -> Literal["multiclass", "multilabel", "regions"]:
+    if args.category in m.REGION_CATEGORIES:
+        return "regions"
+    return "multilabel" if args.multilabel else "multiclass"
 
 
 # ---------------------------------------------------------------- waiting

@@ -85,10 +85,11 @@ class Heartbeats:
         self._client.close()
 
     def _beat(self) -> None:
-        if self._manager.has_left:
+        status = self._manager.status()
+        if self._manager.has_left:  # asked after the status was read: one without a role would bring the node an order
             return
         try:
-            reply = self._client.heartbeat(Heartbeat(status=self._manager.status()), deadline_s=self._deadline_s)
+            reply = self._client.heartbeat(Heartbeat(status=status), deadline_s=self._deadline_s)
         except LabelloopError as exc:
             if exc.code != self._trouble:
                 logger.warning("the registry does not take heartbeats (%s: %s); roles go on", exc.code, exc)

@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 
 from cluster.election import check_machines, choose_masters, ip_order, master_of, parse_ip
-from cluster.taskcheck import check_category, check_extra, task_of_path
+from cluster.taskcheck import check_category, check_extra, check_kind, task_of_path
 from labelloop.errors import InvalidInputError, StaleEpochError
 from labelloop.messages import BadMachine, InitialReply, InitialRequest, MachineInfo, Role, TaskSpec
 
@@ -78,8 +78,10 @@ def _task_of(request: InitialRequest, root: Path) -> TaskSpec | None:
             raise InvalidInputError(f"task_datastore_path {request.task_datastore_path!r} comes without a task_category")
         return None
     check_extra(request.task_extra_info)
+    category = check_category(request.task_category)
+    check_kind(category, request.task_extra_info.kind)
     task = task_of_path(root, request.task_datastore_path)
-    return TaskSpec(task=task, category=check_category(request.task_category), extra=request.task_extra_info)
+    return TaskSpec(task=task, category=category, extra=request.task_extra_info)
 
 
 def check_epoch(epoch: int, applied: int) -> None:

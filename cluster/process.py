@@ -13,6 +13,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from enum import Enum
 from pathlib import Path
@@ -24,6 +25,7 @@ logger = logging.getLogger(__name__)
 MARK = "SUPERVISED_BY"  # in the environment of the process and of all it starts
 LOG_BYTES = 8 * 2**20
 LOGS_KEPT = 3
+_DEATH_S, _DEATH_POLL_S = 1.0, 0.005
 _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
@@ -158,19 +160,30 @@ def find_marked(mark: str) -> tuple[int, ...]:
 
 
 def kill_tree(pid: int, mark: str) -> int:
-    """SIGKILL the group of `pid` (0 = none known) and every process that carries `mark`; return how many were marked."""
+    """SIGKILL the group of `pid` (0 = none known) and every process that carries `mark`; return how many were marked.
+
+    Waits until they are gone, `_DEATH_S` at most: a process that was killed goes on holding its ports and files for a moment, and
+    one that forked at the wrong moment has left a child behind.
+    """
     if pid:
         try:
             os.killpg(pid, signal.SIGKILL)
         except (ProcessLookupError, PermissionError):
             logger.debug("group %d is gone", pid)
-    marked = find_marked(mark)
-    for each in marked:
-        try:
-            os.kill(each, signal.SIGKILL)
-        except ProcessLookupError:
-            continue
-    return len(marked)
+    found = marked = find_marked(mark)
+    until_s = time.monotonic() + _DEATH_S
+    while marked:
+        for each in marked:
+            try:
+                os.kill(each, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+        if time.monotonic() >= until_s:
+            logger.warning("%d killed process(es) are still there after %.0f s: %s", len(marked), _DEATH_S, marked)
+            break
+        time.sleep(_DEATH_POLL_S)
+        marked = find_marked(mark)
+    return len(found)
 
 
 def describe_exit(status: int) -> str:

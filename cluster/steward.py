@@ -144,6 +144,8 @@ class Steward:
             is_working = view.is_alive and status.hostname in wanted.roles and status.hostname not in wanted.draining
             if is_working and (status.role == "inference" or status.is_master) and not status.rpc:
                 return f"{status.hostname} does not answer as {status.role} yet: {status.last_reason}"
+            if is_working and status.role == "inference" and not self._census.has_reported(status.hostname):
+                return f"{status.hostname} has taken its order and has not said since how its broker is"
             if is_working and status.role == "inference" and status.broker.short:
                 return f"{status.hostname} has queues that are still being copied: {', '.join(status.broker.short)}"
         return ""
@@ -197,7 +199,7 @@ class Steward:
 
     def _excuse(self, still_s: float, now_s: float) -> None:
         """Take no node for dead that may have been unheard because this registry itself stood still (paused, a disk that hung)."""
-        if still_s >= self._dead_after_s / 2:
+        if still_s >= max(self._dead_after_s / 2, 2 * _LOOK_EVERY_S):
             logger.warning("the registry stood still for %.1f s: nodes get as long as after a start to be heard", still_s)
             self._look_until_s = now_s + self._dead_after_s
 

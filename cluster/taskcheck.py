@@ -11,7 +11,7 @@ from typing import cast
 
 from labelloop.errors import InvalidInputError
 from labelloop.ids import TaskName, parse_task, parse_token
-from labelloop.messages import CATEGORIES, Category, TaskExtraInfo, TaskSpec
+from labelloop.messages import CATEGORIES, REGION_CATEGORIES, Category, TaskExtraInfo, TaskSpec
 
 MAX_LABELS = 10_000
 MAX_LABEL_CHARS = 200
@@ -24,6 +24,7 @@ def check_spec(spec: TaskSpec) -> None:
     if spec.revision < 1:
         raise InvalidInputError(f"revision {spec.revision} of task {spec.task!r} is below 1")
     check_extra(spec.extra)
+    check_kind(spec.category, spec.extra.kind)
 
 
 def check_category(category: str) -> Category:
@@ -31,6 +32,17 @@ def check_category(category: str) -> Category:
     if category not in CATEGORIES:
         raise InvalidInputError(f"task_category {category!r} is not registered; there are: {', '.join(CATEGORIES)}")
     return cast(Category, category)
+
+
+def check_kind(category: str, kind: str) -> None:
+    """Raise InvalidInputError when labels of `kind` are not what people give to items of `category`."""
+    has_regions = category in REGION_CATEGORIES
+    if has_regions and kind != "regions":
+        raise InvalidInputError(f"kind {kind!r} does not fit {category}: its labels are boxes or spans, use kind 'regions'")
+    if kind == "regions" and not has_regions:
+        raise InvalidInputError(
+            f"kind 'regions' does not fit {category}: use multiclass or multilabel, or one of {', '.join(REGION_CATEGORIES)}"
+        )
 
 
 def check_extra(extra: TaskExtraInfo) -> None:

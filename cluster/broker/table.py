@@ -32,5 +32,6 @@ def queue_table(assignment: Assignment, cluster_id: str, node: str, rpc_processe
         QueueSpec(name=dead, is_replicated=True),
         QueueSpec(name=queues.data_queue(node), is_replicated=True, dead_letters=dead),
         QueueSpec(name=queues.run_queue(node), is_replicated=True, dead_letters=dead),
+        QueueSpec(name=queues.simulate_queue(node), is_replicated=True, dead_letters=dead),
         *(QueueSpec(name=name, is_replicated=False) for name in ranks),
     ]

@@ -244,4 +244,6 @@ def _row(sample: Sample, place: tuple[str, int] = ("", -1), error: tuple[str, st
         row=place[1],
         error_code=error[0],
         error_reason=error[1],
+        regions=sample.regions,
+        proba=sample.proba,
     )

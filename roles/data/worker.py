@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import logging
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -66,12 +67,19 @@ def make_data_app(config: RoleConfig, settings: Settings, root: Root) -> RoleApp
     return app
 
 
-def run(config: RoleConfig, settings: Settings) -> int:
-    """Consume the data queue of the train master until SIGTERM; return the exit status.
+Guest = Callable[[RoleApp, RoleConfig, Settings, Root], str]
+"""Adds a task of another room to the app and returns the queue it comes from."""
+
+
+def run(config: RoleConfig, settings: Settings, guests: Sequence[Guest] = ()) -> int:
+    """Consume the data queue of the train master, and those of `guests` when no batch waits, until SIGTERM; return the exit status.
 
     Raises NotReadyError when the datastore is not mounted, ConflictError when it is another cluster's.
     """
     root = open_root(Path(config.datastore_root), config.cluster_id)
     app = make_data_app(config, settings, root)
     name = f"data@{config.node}"
-    return run_worker(app, [data_queue(config.master_host)], max(1, config.concurrency), "prefork", name, on_child=set_threads)
+    others = [add(app, config, settings, root) for add in guests]
+    return run_worker(
+        app, [data_queue(config.master_host), *others], max(1, config.concurrency), "prefork", name, on_child=set_threads
+    )

@@ -16,6 +16,7 @@ CHUNKS = "inference.chunks"
 WARM = "inference.warm"
 PING = "inference.ping"
 FEATURES = "inference.features"
+RULES = "inference.rules"
 
 
 class Work(Message, frozen=True, kw_only=True):
@@ -38,6 +39,22 @@ class WarmWork(Work, frozen=True, kw_only=True):
 
     task: str
     version: str
+
+
+class RulesWork(Work, frozen=True, kw_only=True):
+    """Apply `rules` (checked JSON) to `items`; `version` is the model that rules of kind model ask, '' where none does."""
+
+    task: str
+    version: str
+    rules: bytes
+    items: tuple[Item, ...]
+
+
+class RuleVotes(Message, frozen=True, kw_only=True):
+    """(n_items, n_rules) int16 in the order of the items, -1 = the rule abstains; a failed item has no vote."""
+
+    data: bytes
+    failed: tuple[ItemError, ...] = ()
 
 
 class ChunkPart(Message, frozen=True, kw_only=True):

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from datastore_layout.job_progress import JobDesk
 from labelloop.errors import InternalError, LabelloopError, NotReadyError, PermanentError
 from labelloop.messages import Array, ChunkResult, Item, ItemError
+from learning.regions import RegionModel
 from roles.inference.calls import ChunkPart, ChunkWork, failed_chunk
 from roles.inference.predictor import Predictor, Scored, pack_array, unpack_array
 
@@ -139,11 +140,12 @@ class ChunkWorker:
         failed = (ItemError(item_id=item_id, code=InternalError.code, reason=reason),)
         if part.items:
             return ChunkResult(chunk=part.chunk, shard="", version=piece.order.version, item_ids=(), n_items=0, failed=failed)
-        labels = self._predictor.warm(piece.order.task, piece.order.version).manifest.labels
-        proba = pack_array(np.zeros((1, len(labels)), np.float32))
-        return ChunkResult(
+        warm = self._predictor.warm(piece.order.task, piece.order.version)
+        proba = pack_array(np.zeros((1, len(warm.manifest.labels)), np.float32))
+        result = ChunkResult(
             chunk=part.chunk, shard=part.shard, version=piece.order.version, item_ids=(), n_items=1, proba=proba, failed=failed
         )
+        return msgspec.structs.replace(result, regions=((),)) if isinstance(warm.model, RegionModel) else result
 
     def _ids(self, order: ChunkWork, part: ChunkPart) -> tuple[str, ...]:
         return self._predictor.shards(order.task, self._predictor.encoder(order.task, order.version)).ids(part.shard)
@@ -166,7 +168,7 @@ class ChunkWorker:
         if scored.is_finished:
             return result
         if scored.failed:
-            kept = msgspec.structs.replace(result, item_ids=(), n_items=0, proba=None, failed=scored.failed)
+            kept = msgspec.structs.replace(result, item_ids=(), n_items=0, proba=None, failed=scored.failed, regions=())
             piece.desk.write_piece(f"{piece.key}.failed-{len(failed)}", kept)
         raise NotReadyError(f"chunk {piece.key} of job {order.job_id} is slow: it goes on at its next turn")
 
@@ -195,6 +197,7 @@ def _packed(part: ChunkPart, scored: Scored, n: int, failed: tuple[ItemError, ..
         n_items=n,
         proba=proba,
         failed=failed + scored.failed,
+        regions=scored.regions,
     )
 
 
@@ -207,6 +210,7 @@ def _join(first: ChunkResult, second: ChunkResult) -> ChunkResult:
         n_items=first.n_items + second.n_items,
         proba=_stacked(first.proba, second.proba),
         failed=first.failed + second.failed,
+        regions=first.regions + second.regions,
     )
 
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import msgspec
+
 from labelloop.errors import InternalError
 from labelloop.messages import Array, Item, ItemError, Predictions, decode
 from roles.inference.asking import LOST_ATTEMPTS, Asker
@@ -25,16 +27,25 @@ class Interactive:
     queue_name: str
     timeout_s: float
 
-    def predict(self, task: str, version: str, labels: tuple[str, ...], items: Sequence[Item]) -> Predictions:
-        """Return one row for each item, in order, all by `version`; raises what `Asker.ask_all` raises."""
+    def predict(
+        self, task: str, version: str, labels: tuple[str, ...], items: Sequence[Item], has_regions: bool = False
+    ) -> Predictions:
+        """Return one row for each item, in order, all by `version`, and with `has_regions` what was found in each.
+
+        Raises what `Asker.ask_all` raises.
+        """
         if not items:
             return _answer(version, labels, (), (), ())
         self.asker.require_worker(self.queue_name)
         parts = self._ask(task, version, [tuple(items[i : i + ORDER_ITEMS]) for i in range(0, len(items), ORDER_ITEMS)], labels)
-        if len(parts) == 1:
+        if len(parts) == 1 and len(parts[0].regions) == has_regions * len(items):
             return parts[0]
         failed = tuple(error for part in parts for error in part.failed)
-        return _answer(version, labels, tuple(item.item_id for item in items), [part.proba.data for part in parts], failed)
+        answer = _answer(version, labels, tuple(item.item_id for item in items), [part.proba.data for part in parts], failed)
+        if not has_regions:
+            return answer
+        found = [part.regions or ((),) * len(part.item_ids) for part in parts]  # nothing in an item that ended its worker
+        return msgspec.structs.replace(answer, regions=tuple(one for part in found for one in part))
 
     def _ask(self, task: str, version: str, groups: Sequence[tuple[Item, ...]], labels: tuple[str, ...]) -> list[Predictions]:
         works = [PredictWork(call="", reply_to="", task=task, version=version, items=group) for group in groups]

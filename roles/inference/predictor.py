@@ -24,12 +24,15 @@ from datastore_layout.shards import ShardSet
 from datastore_layout.tasks import read_spec
 from intake.pipeline import AUTO, FeatureBatch, Pipeline
 from labelloop.errors import NotFoundError
-from labelloop.messages import Array, Item, ItemError, Predictions, TaskSpec
+from labelloop.messages import Array, Item, ItemError, Predictions, Region, TaskSpec
 from labelloop.settings import Settings
 from learning.algorithms import Model, find_algorithm
+from learning.regions import RegionModel, best_scores
+from roles.regions import DRAFT_CONFIDENCE, to_messages
 
 SPEC_AGE_S = 1.0
 Proba = NDArray[np.float32]
+Found = tuple[tuple[Region, ...], ...]
 
 
 @dataclass(frozen=True)
@@ -43,8 +46,8 @@ class WarmModel:
 @dataclass(frozen=True)
 class Scored:
     """Rows in the order of `item_ids`; failed items are not among them. `shard` '' = these rows are no shard of their own.
-    `proba` None = only embedded. `indices` are the rows' positions among the items asked for; `is_finished` False = the budget
-    of time left some out."""
+    `proba` None = only embedded; `regions` has a row each for tasks of boxes or spans, else none. `indices` are the rows' positions
+    among the items asked for; `is_finished` False = the budget of time left some out."""
 
     version: str
     item_ids: tuple[str, ...]
@@ -53,6 +56,7 @@ class Scored:
     failed: tuple[ItemError, ...]
     indices: tuple[int, ...] = ()
     is_finished: bool = True
+    regions: Found = ()
 
 
 class Predictor:
@@ -155,8 +159,8 @@ class Predictor:
         shard = ""
         if write_shard and is_finished and batch.item_ids:
             shard = self._one_shard(task, encoder, [items[i] for i in batch.indices], batch)
-        proba = self._predict(task, version, batch.features) if batch.item_ids else None
-        return Scored(version, batch.item_ids, proba, shard, batch.failed, batch.indices, is_finished)
+        proba, regions = self._predict(task, version, batch.features) if batch.item_ids else (None, ())
+        return Scored(version, batch.item_ids, proba, shard, batch.failed, batch.indices, is_finished, regions)
 
     def embed(self, task: str, version: str, items: Sequence[Item]) -> FeatureBatch:
         """Return the features of `items` as `version` reads them; '' = by the task's own encoder."""
@@ -174,22 +178,33 @@ class Predictor:
     def score_rows(self, task: str, version: str, shard: str, rows: slice) -> Scored:
         """Score rows of a feature shard of the version's encoder, straight from its mapping."""
         features = self.shards(task, self.encoder(task, version)).features(shard)[rows]
-        return Scored(version, (), self._predict(task, version, features), shard, ())
+        proba, regions = self._predict(task, version, features)
+        return Scored(version, (), proba, shard, (), regions=regions)
 
-    def _predict(self, task: str, version: str, features: NDArray[Any]) -> Proba | None:
+    def _predict(self, task: str, version: str, features: NDArray[Any]) -> tuple[Proba | None, Found]:
         if not version:
-            return None
-        return self.warm(task, version).model.predict_proba(features)
+            return None, ()
+        warm = self.warm(task, version)
+        if not isinstance(warm.model, RegionModel):
+            return warm.model.predict_proba(features), ()
+        found = warm.model.predict_regions(features)
+        least, labels = warm.manifest.metrics.get(DRAFT_CONFIDENCE, 0.0), warm.manifest.labels
+        return best_scores(found, warm.model.n_labels), tuple(to_messages(one, labels, least) for one in found)
 
     def predict(self, task: str, version: str, items: Sequence[Item]) -> Predictions:
-        """Return the answer to an interactive call: one row for each item, zero where it failed."""
-        labels = self.warm(task, version).manifest.labels
+        """Return the answer to an interactive call: one row for each item, zero and without a region where it failed."""
+        warm = self.warm(task, version)
+        labels = warm.manifest.labels
         scored = self.score_items(task, version, items, write_shard=False)
         proba = np.zeros((len(items), len(labels)), dtype=np.float32)
         if scored.proba is not None:
             proba[list(scored.indices)] = scored.proba
         ids = tuple(item.item_id for item in items)
-        return Predictions(version=version, labels=labels, item_ids=ids, proba=pack_array(proba), failed=scored.failed)
+        found = dict(zip(scored.indices, scored.regions, strict=False))
+        regions = tuple(found.get(i, ()) for i in range(len(items))) if isinstance(warm.model, RegionModel) else ()
+        return Predictions(
+            version=version, labels=labels, item_ids=ids, proba=pack_array(proba), failed=scored.failed, regions=regions
+        )
 
 
 def pack_array(array: NDArray[np.float32]) -> Array:

@@ -1,13 +1,14 @@
 """Which items to ask people next: one version, one pool, one order, and the very scores that the order was made from.
 
-Owns the way from a finished job or explicit items to the pool that `learning.query.select` orders. Must never mix versions, nor
-order a failed item. Called by `service` on RPC threads; numpy on the job's result files, no model.
+Owns the way from a finished job or explicit items to the pool that `ordering` orders. Must never mix versions, nor order a failed
+item. Called by `service` on RPC threads; numpy on the job's result files, no model but the quick committee of a strategy that asks
+for one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,26 +16,14 @@ from numpy.typing import NDArray
 from datastore_layout.decisions import read_decision
 from datastore_layout.root import Root, TaskFolder, task_folder
 from datastore_layout.tasks import read_spec
+from intake.encoders import find_encoder
+from intake.pipeline import encoder_of
 from labelloop.errors import IntegrityError, InvalidInputError
-from labelloop.messages import Array, ChunkResult, Item, RankReply, RankRequest, TaskSpec
-from learning.query import Selection, needs, select
+from labelloop.messages import REGION_CATEGORIES, Array, ChunkResult, Item, RankReply, RankRequest, Region, TaskSpec
 from roles.inference.jobs import Jobs
+from roles.inference.labelled import Labelled, LabelReader, hard_rows, label_numbers, read_labelled
+from roles.inference.ordering import Candidates, Features, Known, order
 from roles.inference.predicting import Interactive
-
-MOST_FEATURE_BYTES = 256 * 2**20
-
-Features = NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class Candidates:
-    """Good items of one version. `features(rows)` reads the features of some of them, in that order."""
-
-    version: str
-    ids: NDArray[np.object_]
-    proba: NDArray[np.float32] | None
-    dim: int
-    features: Callable[[NDArray[np.int64]], Features]
 
 
 class Ranking:
@@ -42,6 +31,7 @@ class Ranking:
 
     def __init__(self, root: Root, jobs: Jobs, interactive: Interactive, version_of: Callable[[str], str]) -> None:
         self._root, self._jobs, self._interactive, self._version_of = root, jobs, interactive, version_of
+        self._label_reader = LabelReader()
 
     def rank(self, request: RankRequest) -> RankReply:
         """Return the order of a finished job's items or of explicit ones. Raises InvalidInputError unless exactly one is named."""
@@ -50,7 +40,31 @@ class Ranking:
         folder = task_folder(self._root, request.task)
         spec = read_spec(folder)
         pool = self._of_job(folder, spec, request.job_id) if request.job_id else self._of_items(folder, request)
-        return order(request, pool, spec.extra.kind == "multilabel")
+        to_points, features = self._to_points(folder, spec, pool.version), pool.features
+        pool = replace(pool, features=lambda wanted: to_points(features(wanted)))
+        has_regions = pool.regions is not None  # a label's probability is then its surest region's: rows do not sum to 1
+        return order(request, pool, has_regions or spec.extra.kind == "multilabel", self._known(folder, spec, pool, request.seed))
+
+    def _known(self, folder: TaskFolder, spec: TaskSpec, pool: Candidates, seed: int) -> Known:
+        def labels() -> NDArray[np.int64]:
+            return label_numbers(hard_rows(self._label_reader.rows(folder), spec), spec)
+
+        def labelled(most: int) -> Labelled:
+            rows = hard_rows(self._label_reader.rows(folder), spec)
+            own = _encoder_of(folder, spec)
+            encoder = self._jobs.manifest(folder, pool.version).encoder if pool.version else own
+            shards = self._jobs.shard_set(folder, encoder)
+            found = read_labelled(rows, label_numbers(rows, spec), shards, encoder == own, most, seed)
+            return replace(found, features=self._to_points(folder, spec, pool.version)(found.features))
+
+        return Known(labels, labelled)
+
+    def _to_points(self, folder: TaskFolder, spec: TaskSpec, version: str) -> Callable[[Features], Features]:
+        """Return what makes rows of features points between which distances mean something: encoders for regions may pack them."""
+        name = None
+        if spec.category in REGION_CATEGORIES:
+            name = self._jobs.manifest(folder, version).encoder if version else encoder_of(folder, spec)
+        return find_encoder(name).coordinates if name else lambda rows: rows
 
     def _of_job(self, folder: TaskFolder, spec: TaskSpec, job_id: str) -> Candidates:
         version = self._jobs.head(folder, job_id).version
@@ -78,7 +92,7 @@ class Ranking:
         if any(not shard for shard, _ in places):
             dim = 0
         merged = np.concatenate(ids) if ids else np.empty(0, dtype=object)
-        return Candidates(version, merged, np.concatenate(proba) if proba else None, dim, features)
+        return Candidates(version, merged, np.concatenate(proba) if proba else None, dim, features, _regions(results, kept))
 
     def _of_items(self, folder: TaskFolder, request: RankRequest) -> Candidates:
         version = self._version_of(request.task)
@@ -89,8 +103,9 @@ class Ranking:
         return Candidates("", np.array(rows.item_ids, dtype=object), None, rows.dim, lambda wanted: matrix[wanted])
 
     def _scored(self, folder: TaskFolder, version: str, items: tuple[Item, ...], task: str) -> Candidates:
-        labels = self._jobs.manifest(folder, version).labels
-        answer = self._interactive.predict(task, version, labels, items)
+        manifest = self._jobs.manifest(folder, version)
+        has_regions = manifest.category in REGION_CATEGORIES
+        answer = self._interactive.predict(task, version, manifest.labels, items, has_regions)
         failed = {error.item_id for error in answer.failed}
         good = np.array([row for row, item_id in enumerate(answer.item_ids) if item_id not in failed], dtype=np.int64)
         ids, proba = np.array(answer.item_ids, dtype=object)[good], _matrix(answer.proba)[good]
@@ -100,7 +115,8 @@ class Ranking:
             rows = self._interactive.features(task, version, [link_of[item_id] for item_id in ids[wanted]])
             return np.frombuffer(rows.data, np.float32).reshape(len(rows.item_ids), rows.dim)
 
-        return Candidates(version, ids, proba, 1, features)
+        found = [answer.regions[row] for row in good] if answer.regions else None
+        return Candidates(version, ids, proba, 1, features, found)
 
 
 def _encoder_of(folder: TaskFolder, spec: TaskSpec) -> str:
@@ -117,73 +133,12 @@ def _good_rows(result: ChunkResult) -> NDArray[np.int64]:
     return np.array([row for row, item_id in enumerate(result.item_ids) if item_id not in failed], dtype=np.int64)
 
 
+def _regions(results: Sequence[ChunkResult], kept: Sequence[NDArray[np.int64]]) -> list[tuple[Region, ...]] | None:
+    """Return what was found in each good item; None for a task without regions."""
+    if not any(result.regions for result in results):
+        return None
+    return [result.regions[row] for result, rows in zip(results, kept, strict=True) for row in rows]
+
+
 def _matrix(array: Array) -> NDArray[np.float32]:
     return np.frombuffer(array.data, dtype=array.dtype).reshape(array.shape)
-
-
-def order(request: RankRequest, pool: Candidates, is_multilabel: bool) -> RankReply:
-    """Return the order of `pool` without `request.exclude`, by `request.strategy`."""
-    excluded = frozenset(request.exclude)
-    is_open = np.fromiter((item_id not in excluded for item_id in pool.ids), dtype=np.bool_, count=len(pool.ids))
-    rows = np.flatnonzero(is_open)
-    proba = None if pool.proba is None else pool.proba[rows]
-    if pool.dim and _needs_features(request.strategy, proba):
-        rows, selection = _by_features(request, pool, rows, np.flatnonzero(~is_open), proba, is_multilabel)
-    else:
-        selection = select(
-            request.strategy,
-            proba=proba,
-            features=np.empty((len(rows), 1), np.float32) if proba is None and request.strategy == "random" else None,
-            n=request.n,
-            seed=request.seed,
-            exploration=request.exploration,
-            is_multilabel=is_multilabel,
-        )
-    scores = np.ascontiguousarray(selection.scores, dtype=np.float32)
-    return RankReply(
-        strategy=selection.strategy,
-        version=pool.version,
-        item_ids=tuple(pool.ids[rows[selection.indices]]),
-        scores=Array(dtype="float32", shape=scores.shape, data=scores.tobytes()),
-        reason=selection.reason,
-    )
-
-
-def _needs_features(strategy: str, proba: NDArray[np.float32] | None) -> bool:
-    if "features" in needs(strategy):
-        return True
-    return strategy == "auto" and (proba is None or (len(proba) > 1 and bool((proba == proba[0]).all())))
-
-
-def _by_features(
-    request: RankRequest,
-    pool: Candidates,
-    rows: NDArray[np.int64],
-    labelled: NDArray[np.int64],
-    proba: NDArray[np.float32] | None,
-    is_multilabel: bool,
-) -> tuple[NDArray[np.int64], Selection]:
-    """Return (rows, selection into them). A pool too big for memory is judged on a seeded sample, the others follow at random."""
-    rng = np.random.default_rng(request.seed)
-    most = max(1024, MOST_FEATURE_BYTES // (4 * max(pool.dim, 64)))
-    is_sampled = len(rows) > most
-    sample = np.sort(rng.choice(len(rows), most, replace=False)) if is_sampled else np.arange(len(rows))
-    if len(labelled) > most // 4:
-        labelled = np.sort(rng.choice(labelled, most // 4, replace=False))
-    selection = select(
-        request.strategy,
-        proba=None if proba is None else proba[sample],
-        features=pool.features(rows[sample]),
-        labelled_features=pool.features(labelled) if len(labelled) else None,
-        n=0 if is_sampled else request.n,
-        seed=request.seed,
-        exploration=request.exploration,
-        is_multilabel=is_multilabel,
-    )
-    if not is_sampled:
-        return rows, selection
-    scores = rng.random(len(rows), dtype=np.float32) * np.float32(min(1.0, max(float(selection.scores.max()), 0.0)))
-    scores[sample[selection.indices]] = selection.scores
-    order_all = np.argsort(-scores, kind="stable")[: request.n or None]
-    reason = f"{selection.reason}; judged on {most} of {len(rows)} items"
-    return rows, Selection(order_all, scores[order_all], selection.strategy, reason)

@@ -1,4 +1,4 @@
-"""inference_rpc: N forked processes behind one port that answer predict, predict_async, job, results and rank.
+"""inference_rpc: N forked processes behind one port that answer predict, predict_async, job, results, rank and rules.
 
 Owns the handlers and the parent that forks. Must never import torch, onnxruntime, tensorflow or scikit-learn, nor start a thread
 before the fork. Called by `scripts.start_inference --rpc`.
@@ -20,6 +20,7 @@ from labelloop import queues
 from labelloop.errors import InternalError, InvalidInputError, NotReadyError
 from labelloop.logs import set_process_context
 from labelloop.messages import (
+    REGION_CATEGORIES,
     JobKey,
     JobReply,
     JobRequest,
@@ -31,6 +32,9 @@ from labelloop.messages import (
     ResultsReply,
     ResultsRequest,
     RoleConfig,
+    RulesReply,
+    RulesRequest,
+    VotesRequest,
 )
 from labelloop.settings import Settings
 from labelloop.tls import Identity
@@ -49,6 +53,7 @@ from roles.inference.predicting import Interactive
 from roles.inference.presence import dispatcher_seat, worker_seat
 from roles.inference.ranking import Ranking
 from roles.inference.swap import Swap
+from roles.inference.voting import Voting
 from roles.inference.warming import Warming
 
 logger = logging.getLogger(__name__)
@@ -69,7 +74,9 @@ class Service:
         self.swap = Swap(root, settings.inference, Warming(asker, nodes))
         self.jobs = Jobs(root, settings, self.swap.newest_of, self.notifier.notify)
         timeout_s = settings.inference.predict_timeout_s
-        self.interactive = Interactive(asker, queues.interactive_queue(config.cluster_id), timeout_s)
+        interactive = queues.interactive_queue(config.cluster_id)
+        self.interactive = Interactive(asker, interactive, timeout_s)
+        self.voting = Voting(root, asker, interactive, timeout_s, self.swap.version_of)
         self.ranking = Ranking(root, self.jobs, self.interactive, self.swap.version_of)
         self.dispatcher = Dispatcher(
             root,
@@ -112,8 +119,9 @@ class Service:
         if not version:
             read_spec(folder)
             raise NotReadyError(f"no version of task {request.task!r} serves yet: submit labels, or ask for an embed-only job")
-        labels = self.jobs.manifest(folder, version).labels
-        return self.interactive.predict(request.task, version, labels, request.items)
+        manifest = self.jobs.manifest(folder, version)
+        has_regions = manifest.category in REGION_CATEGORIES
+        return self.interactive.predict(request.task, version, manifest.labels, request.items, has_regions)
 
     def predict_async(self, request: JobRequest, peer: Peer) -> JobReply:
         """Make a job durable and hint at it."""
@@ -131,6 +139,14 @@ class Service:
         """Order items by what teaches most."""
         return self.ranking.rank(request)
 
+    def apply_rules(self, request: RulesRequest, peer: Peer) -> RulesReply:
+        """Say what rules vote for, and the labels that follow."""
+        return self.voting.apply_rules(request)
+
+    def weigh_votes(self, request: VotesRequest, peer: Peer) -> RulesReply:
+        """Say what votes of earlier calls amount to."""
+        return self.voting.weigh_votes(request)
+
 
 class Handlers:
     """The table the server is built with before the fork; `service` is filled in after it."""
@@ -139,7 +155,7 @@ class Handlers:
         self.service: Service | None = None
 
     def table(self) -> dict[str, Callable[[Any, Peer], Message]]:
-        names = ("predict", "predict_async", "job", "results", "rank")
+        names = ("predict", "predict_async", "job", "results", "rank", "apply_rules", "weigh_votes")
         return {name: functools.partial(self._call, name) for name in names}
 
     def _call(self, name: str, request: Message, peer: Peer) -> Message:

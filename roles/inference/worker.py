@@ -27,7 +27,21 @@ from labelloop.messages import Message, RoleConfig, decode, encode
 from labelloop.settings import Settings
 from roles.activity import Activity
 from roles.celery_app import RoleApp, make_app, run_worker
-from roles.inference.calls import CHUNKS, FEATURES, PING, PREDICT, WARM, ChunkWork, FeatureRows, PredictWork, Reply, WarmWork, Work
+from roles.inference.calls import (
+    CHUNKS,
+    FEATURES,
+    PING,
+    PREDICT,
+    RULES,
+    WARM,
+    ChunkWork,
+    FeatureRows,
+    PredictWork,
+    Reply,
+    RulesWork,
+    WarmWork,
+    Work,
+)
 from roles.inference.mailbox import post
 from roles.inference.presence import worker_seat
 
@@ -78,11 +92,13 @@ class Child:
         from intake.encoders import set_threads
         from roles.inference.chunks import ChunkWorker
         from roles.inference.predictor import Predictor
+        from roles.inference.rule_desk import RuleDesk
 
         set_threads(threads)
         root = open_root(Path(config.datastore_root), config.cluster_id)
         self.predictor = Predictor(root, settings)
         self.chunks = ChunkWorker(self.predictor)
+        self.rules = RuleDesk(self.predictor, settings.intake)
         self.pulse = Pulse(app, f"{config.node}/{os.getpid()}")
         self.activity = activity
         threading.Thread(target=self._warm_up, args=(root,), name="warm-up", daemon=True).start()
@@ -107,6 +123,9 @@ class Child:
         batch = self.predictor.embed(work.task, work.version, work.items)
         rows = FeatureRows(item_ids=batch.item_ids, dim=batch.features.shape[1], data=batch.features.tobytes())
         self.pulse.say(work, "done", body=encode(rows))
+
+    def apply_rules(self, work: RulesWork) -> None:
+        self.pulse.say(work, "done", body=encode(self.rules.votes(work)))
 
     def ping(self, work: Work) -> None:
         self.pulse.say(work, "done")
@@ -168,6 +187,7 @@ class _Shell:
         for name, kind, act in (
             (PREDICT, PredictWork, Child.predict),
             (FEATURES, PredictWork, Child.features),
+            (RULES, RulesWork, Child.apply_rules),
             (WARM, WarmWork, Child.warm),
             (CHUNKS, ChunkWork, Child.work_chunks),
             (PING, Work, Child.ping),

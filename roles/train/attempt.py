@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Literal, NoReturn
 
 import numpy as np
-from numpy.typing import NDArray
 
 from datastore_layout.models import (
     Manifest,
@@ -45,17 +44,19 @@ from intake.pipeline import preprocess_record
 from labelloop.errors import CancelledError, LabelloopError, NotReadyError
 from labelloop.settings import Settings
 from learning.algorithms import Model, Training, find_algorithm
-from learning.metrics import correct
+from learning.transfer.calibration import calibrate
 from roles.hints import RunHint
 from roles.train.crew import Crew
-from roles.train.evaluation import held_out_metrics, in_label_order
+from roles.train.evaluation import Standing, held_out_metrics, stand, stand_without
 from roles.train.fitting import Fitting, Stepper
-from roles.train.gate import Gate, GateView, judge
+from roles.train.gate import Gate, judge
+from roles.train.gate_view import gate_view
 from roles.train.lease import Lease
 from roles.train.owner import Owner, SpreadError
 from roles.train.publishing import settle
 from roles.train.samples import Part, Samples, load_features, load_samples
 from roles.train.sharing import Here, fingerprint_of
+from roles.train.soft_labels import learnable, soften
 from roles.train.views import STEPS
 
 logger = logging.getLogger(__name__)
@@ -187,7 +188,9 @@ class Work:
         if frozen is None:
             raise NotReadyError(f"the training set of run {self._run.run} is not there yet")
         share = self._settings.train.held_out_share
-        return frozen, load_samples(self._folder, frozen, self._run.encoder, share, self._settings.intake)
+        seen = learnable(frozen, share)
+        samples = load_samples(self._folder, seen, self._run.encoder, share, self._settings.intake)
+        return frozen, soften(samples, frozen.spec, self._algorithm.has_soft_labels)
 
     def start(self, frozen: TrainingSet, samples: Samples) -> tuple[Training, bool]:
         """Return the training at step 0 and whether it starts from the serving version's weights."""
@@ -210,7 +213,9 @@ class Work:
                 fitting.resume(checkpoint)
             model, reason = fitting.run()
             self._last_point = training.steps, fitting.loss
-        return model, reason
+        with self._watch.step("calibrate"):
+            model, how = _calibrated(model, samples.held_out)
+        return model, "; ".join(said for said in (reason, training.note, how) if said)
 
     def begin(self) -> AbstractContextManager[object]:
         """Return what a training is started in."""
@@ -271,46 +276,35 @@ class Work:
         return version
 
     def _gate(self, frozen: TrainingSet, samples: Samples, model: Model, version: str) -> str:
-        part = samples.held_out
-        new = correct(part.y, model.predict_proba(part.x))
-        old: dict[str, NDArray[np.bool_]] = {}
+        part, labels = samples.held_out, frozen.spec.extra.labels
+        everywhere = np.ones(len(part.rows), dtype=np.bool_)
+        new = stand(model, read_manifest(self._folder, version), part, part.x, everywhere, labels)
+        old: dict[str, Standing | None] = {"": None}
 
         def ask(pointer: Pointer | None, moved_by_person: bool) -> tuple[Gate, str]:
             serving = pointer.version if pointer else ""
-            if serving and serving not in old:
-                old[serving] = self._correct_of(serving, frozen, part)
+            if serving not in old:
+                old[serving] = self._standing_of(serving, frozen, part)
             self._stop_if_over()
-            return judge(
-                GateView(
-                    new_correct=tuple(new.tolist()),
-                    old_correct=tuple(old[serving].tolist()) if serving else (),
-                    serving=serving,
-                    pointer_at_start=frozen.pointer,
-                    pointer=pointer.number if pointer else 0,
-                    moved_by_person=moved_by_person,
-                )
-            )
+            return judge(gate_view(new, old[serving], part, serving, frozen.pointer, pointer, moved_by_person))
 
         settled = settle(self._folder, version, ask, frozen.pointer)
         write_verdict(self._folder, version, settled.is_served, settled.reason)
         return settled.reason
 
-    def _correct_of(self, version: str, frozen: TrainingSet, part: Part) -> NDArray[np.bool_]:
-        """Return where the serving version is right on the same held-out items; nowhere when it cannot be loaded."""
+    def _standing_of(self, version: str, frozen: TrainingSet, part: Part) -> Standing:
+        """Return how the serving version does on the same held-out items; wrong everywhere when it cannot be loaded."""
         try:
             model, manifest = self._load(version)
         except LabelloopError as exc:
             logger.error("the serving version %s cannot be loaded, so it counts as wrong everywhere: %s", version, exc)
-            return np.zeros(len(part.rows), dtype=np.bool_)
+            return stand_without(part)
         x, keep = part.x, np.ones(len(part.rows), dtype=np.bool_)
         if manifest.encoder != self._run.encoder:
             rows, x = load_features(self._folder, frozen.spec, manifest.encoder, part.rows, self._settings.intake)
             has = {row.item_id for row in rows}
             keep = np.array([row.item_id in has for row in part.rows])
-        proba = in_label_order(model.predict_proba(x), manifest.labels, frozen.spec.extra.labels)
-        right = np.zeros(len(part.rows), dtype=np.bool_)
-        right[keep] = correct(part.y[keep], proba)
-        return right
+        return stand(model, manifest, part, x, keep, frozen.spec.extra.labels)
 
     # ------------------------------------------------------------ what others did meanwhile
 
@@ -351,3 +345,8 @@ class Work:
         finish(self._folder, self._run.run, state, reason, version, seconds)
         self._attempt.append_log(f"{text}\n")
         return text
+
+
+def _calibrated(model: Model, part: Part) -> tuple[Model, str]:
+    """Return the model with calibrated probabilities and what was done; the confidence of regions is their algorithm's own."""
+    return (model, "") if isinstance(part.y, list) else calibrate(model, part.x, part.y)

@@ -106,7 +106,7 @@ class Fitting:
                 raise
             if is_last or training.step == 1 or training.step % record_every == 0:
                 self._attempt.write_metrics(training.step, loss, {STEPS: training.steps})  # before a checkpoint can skip it
-            if is_judged:
+            if is_judged and training.is_candidate:
                 self._judge()
             if is_saved:
                 self._save()  # what a single quick step did is sooner done again than written

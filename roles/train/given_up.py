@@ -36,7 +36,7 @@ class GivenUp:
     def take(self, letter: DeadLetter) -> None:
         """Record what the letter says. Raises RetryableError while the datastore is not there."""
         if letter.task_name != INTAKE_TASK:
-            logger.warning("a run's hint was given up; the sweep hints the run again")
+            logger.warning("a hint of a run or of a simulated cell was given up; who sent it hints again")
             return
         hint = decode(IntakeHint, letter.payload)
         followed = self._tasks.get(hint.task)

@@ -11,13 +11,14 @@ import time
 from typing import Any
 
 from datastore_layout.models import current
-from datastore_layout.runs import RunSpec, create_run, list_runs, read_finish, read_run
+from datastore_layout.runs import RunSpec, create_run, list_runs, read_finish
 from datastore_layout.training_sets import TrainingSet, read_training_set, write_training_set
 from intake.encoders import pixels_encoder
 from intake.pipeline import encoder_of
 from labelloop.errors import BusyError, InvalidInputError, NotReadyError
+from labelloop.messages import REGION_CATEGORIES
 from learning.algorithms import default_algorithm, find_algorithm
-from roles.train.policy import PolicyView, why_not_trainable
+from roles.train.policy import PolicyView, fewest_classes, why_not_trainable
 from roles.train.run_watch import RunWatch
 from roles.train.task_state import TaskState
 
@@ -37,8 +38,15 @@ def launch(
     with state.refreshing:
         if state.live:
             raise BusyError(f"run {state.live[0].run} of task {state.spec.task!r} is not finished: wait for it or cancel it")
+        tally = state.tally
         view = PolicyView(
-            labels=state.tally.labels, classes=state.tally.classes, held_out=state.tally.held_out, new_labels=0, last_labels=0
+            labels=tally.labels,
+            classes=tally.classes,
+            fewest_classes=fewest_classes(state.spec),
+            held_out=tally.held_out,
+            new_labels=0,
+            last_labels=0,
+            weak_labels=tally.weak_labels,
         )
         if missing := why_not_trainable(view):
             raise NotReadyError(missing)
@@ -48,7 +56,6 @@ def launch(
         watch = RunWatch(run, now_s, is_hinted=False)
         state.live.append(watch)
         state.newest_run = run
-        state.last_labels = state.tally.labels
     logger.info("run %d of %s: %s on %s, %d labels: %s", run, state.spec.task, spec.algorithm, spec.encoder, spec.n_labels, reason)
     return watch
 
@@ -62,6 +69,9 @@ def _run_spec(state: TaskState, reason: str, algorithm: str, encoder: str, param
     name = own or default_algorithm(category, asked, extra.kind == "multilabel")
     settings = {**(extra.parameters if extra.algorithm in (name, *AUTO) else {}), **parameters}
     chosen = find_algorithm(name)
+    if (chosen.target == "regions") is not (category in REGION_CATEGORIES):
+        fitting = default_algorithm(category, asked, False)
+        raise InvalidInputError(f"{name} learns {chosen.target}, the task is {category}: use 'auto', which is {fitting}")
     if extra.kind == "multilabel" and not chosen.has_multilabel:
         raise InvalidInputError(f"{name} cannot learn several labels an item: use logistic-regression or linear-head")
     chosen.read_parameters(settings)
@@ -73,7 +83,7 @@ def _run_spec(state: TaskState, reason: str, algorithm: str, encoder: str, param
         epoch=extra.epoch,
         seed=0,
         label_position=state.log.position,
-        n_labels=state.tally.labels,
+        n_labels=state.tally.labels + state.tally.weak_labels,
         start_version=pointer.version if pointer else "",
         reason=reason,
         created=time.time(),
@@ -81,7 +91,7 @@ def _run_spec(state: TaskState, reason: str, algorithm: str, encoder: str, param
 
 
 def freeze(state: TaskState, run: int) -> None:
-    """Write what the run learns from, unless an earlier process has; count new labels from there."""
+    """Write what the run learns from, unless an earlier process has; count new labels, and people's labels, from there."""
     with state.refreshing:
         frozen = read_training_set(state.folder, run)
         if frozen is None:
@@ -89,6 +99,7 @@ def freeze(state: TaskState, run: int) -> None:
             frozen = TrainingSet(spec=state.spec, rows=state.tally.rows, pointer=pointer.number if pointer else 0)
             write_training_set(state.folder, run, frozen)
         state.tally.begin_run({row.item_id: row.revision for row in frozen.rows})
+        state.last_labels = sum(not row.proba for row in frozen.rows)
 
 
 def resume(state: TaskState, now_s: float) -> None:
@@ -97,5 +108,4 @@ def resume(state: TaskState, now_s: float) -> None:
     state.live = [RunWatch(run, now_s, is_hinted=False) for run in runs if read_finish(state.folder, run) is None]
     if runs:
         state.newest_run = runs[-1]
-        state.last_labels = read_run(state.folder, runs[-1]).n_labels
         freeze(state, runs[-1])

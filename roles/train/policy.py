@@ -11,6 +11,7 @@ import math
 
 import msgspec
 
+from labelloop.messages import TaskSpec
 from roles.train.comparer import Comparison
 
 
@@ -27,10 +28,14 @@ class Decision(enum.Enum):
 class PolicyView(msgspec.Struct, frozen=True, kw_only=True):
     """What the policy sees of one task.
 
-    `labels`: merged labels usable for training; `classes`: different labels among those outside the held-out part;
+    `labels`: merged labels usable for training; `classes`: different labels among those outside the held-out part, of which
+    `fewest_classes` are needed;
     `held_out`: labels in the held-out part; `new_labels`: items whose label came or changed since the last run began;
     `last_labels`: labels of that run, 0 = none yet; `live_run`: run that is queued or running, 0 = none;
     `blocked`: why nothing can train now ('' = it can); `stalled`: why submitted labels do not arrive ('' = they do).
+
+    All these count what people said, but for `classes`; `weak_labels` is how many labels rules or a crowd gave and `new_weak` how
+    many of them came or changed since the last run began. `waiting`: batches not processed yet.
     """
 
     labels: int
@@ -38,6 +43,7 @@ class PolicyView(msgspec.Struct, frozen=True, kw_only=True):
     held_out: int
     new_labels: int
     last_labels: int
+    fewest_classes: int = 2
     live_run: int = 0
     comparison: Comparison = Comparison.RETRAIN
     comparison_reason: str = ""
@@ -48,6 +54,17 @@ class PolicyView(msgspec.Struct, frozen=True, kw_only=True):
     first_labels: int = 20
     growth: float = 0.1
     least_new_labels: int = 10
+    weak_labels: int = 0
+    new_weak: int = 0
+    waiting: int = 0
+
+
+_NO_JUDGE = "blocked: versions are judged on labels by people, and none is in the held-out part yet: label a few more items"
+
+
+def fewest_classes(spec: TaskSpec) -> int:
+    """Return how many different labels a training needs: a region of one label stands out from its surroundings."""
+    return 1 if spec.extra.kind == "regions" else 2
 
 
 def threshold(view: PolicyView) -> int:
@@ -64,16 +81,27 @@ def labels_to_next(view: PolicyView) -> int:
     return max(0, threshold(view) - view.new_labels)
 
 
+def is_weak_due(view: PolicyView) -> bool:
+    """Return whether new labels by rules start a training: all that came count as one event, however many they are.
+
+    A person applies rules to a whole pool; counted one by one its labels would train again and again while its batches come in, and
+    raise the threshold for people's labels beyond reach.
+    """
+    return view.new_weak >= view.least_new_labels and not view.waiting
+
+
 def _is_last_of_budget(view: PolicyView) -> bool:
     return 0 < view.budget <= view.labels and view.last_labels < view.budget and view.new_labels > 0
 
 
 def why_not_trainable(view: PolicyView) -> str | None:
     """Return what the labels lack for any training at all, None when they suffice."""
-    if view.classes < 2:
-        return f"blocked: labels of at least 2 classes are needed, {view.classes} seen so far"
+    if view.classes < view.fewest_classes:
+        if view.fewest_classes == 1:
+            return "blocked: no region outside the held-out part is labelled yet, label a few more"
+        return f"blocked: labels of at least {view.fewest_classes} classes are needed, {view.classes} seen so far"
     if view.held_out < 1:
-        return "blocked: no labelled item is in the held-out part yet, label a few more"
+        return _NO_JUDGE if view.weak_labels else "blocked: no labelled item is in the held-out part yet, label a few more"
     return None
 
 
@@ -83,9 +111,10 @@ def next_training(view: PolicyView) -> tuple[Decision, str]:
         return (Decision.BLOCKED, view.blocked) if view.blocked else (Decision.RUNNING, f"training now: run {view.live_run}")
     missing = labels_to_next(view)
     is_last = _is_last_of_budget(view)
-    if missing and not is_last and view.stalled:
+    is_early = bool(missing) and not is_last and not is_weak_due(view)
+    if is_early and view.stalled:
         return Decision.BLOCKED, view.stalled
-    if missing and not is_last:
+    if is_early:
         return Decision.WAIT, f"next training in {missing} label{'s' if missing > 1 else ''}"
     if reason := why_not_trainable(view):
         return Decision.BLOCKED, reason
@@ -96,8 +125,10 @@ def next_training(view: PolicyView) -> tuple[Decision, str]:
     if is_last:
         return Decision.TRAIN, f"budget of {view.budget} labels reached: last training on all {view.labels} labels"
     if not view.last_labels:
-        return Decision.TRAIN, f"first training: {view.labels} labels of {view.classes} classes"
-    return Decision.TRAIN, f"{view.new_labels} new labels since the last training ({view.comparison_reason})"
+        by_rules = f" and {view.weak_labels} by rules" if view.weak_labels else ""
+        return Decision.TRAIN, f"first training: {view.labels} labels{by_rules} of {view.classes} classes"
+    by_rules = f" and {view.new_weak} by rules" if view.new_weak else ""
+    return Decision.TRAIN, f"{view.new_labels} new labels{by_rules} since the last training ({view.comparison_reason})"
 
 
 def stop_reason(view: PolicyView) -> str:

@@ -22,6 +22,7 @@ LAST_CALL_S = 3.0
 JOIN_S = 20.0
 _KEEP_ALIVE_S, _KEEP_ALIVES = 30, 2
 _EMPTY = "-"
+_OPEN = "open"
 
 
 class Seat(NamedTuple):
@@ -46,8 +47,8 @@ def preload() -> None:
 def meet(board: Board, generation: int, n_nodes: int, ip: str, is_owner: bool) -> Seat:
     """Take part in generation `generation` with up to `n_nodes` nodes and return this one's seat.
 
-    The rendezvous ends when all have come, or 3 s after the first. Raises RankLostError when it does not come about,
-    UnreachableError when the owner is gone.
+    It begins when the owner is there, and ends when all have come, or 3 s after the owner: a generation without it is of no use.
+    Raises RankLostError when it does not come about, UnreachableError when the owner is gone.
     """
     from torch.distributed import DistError, PrefixStore
     from torch.distributed.elastic.rendezvous import RendezvousError
@@ -68,6 +69,10 @@ def meet(board: Board, generation: int, n_nodes: int, ip: str, is_owner: bool) -
             keep_alive_interval=_KEEP_ALIVE_S,
             keep_alive_max_attempt=_KEEP_ALIVES,
         )
+        if is_owner:
+            store.set(_OPEN, "1")
+        else:
+            store.wait([_OPEN], datetime.timedelta(seconds=JOIN_S))
         info = handler.next_rendezvous()
         owner = _owner_rank(board, generation, info.rank, is_owner, store)
     except (RendezvousError, DistError) as exc:

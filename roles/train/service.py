@@ -1,6 +1,6 @@
 """train_rpc: what a labelling platform's backend may ask of the train master.
 
-Owns the seven handlers of `labelloop.methods.TRAIN`. Must never train, wait for a broker or rescan a task: answers come from the
+Owns the eight handlers of `labelloop.methods.TRAIN`. Must never train, wait for a broker or rescan a task: answers come from the
 memory that the sweep keeps. Called by the wire's threads; each handler is a shell around one function.
 """
 
@@ -21,6 +21,8 @@ from labelloop.messages import (
     ProgressReply,
     ProgressRequest,
     PromoteRequest,
+    RunLogReply,
+    RunLogRequest,
     RunView,
     SubmitReply,
     SubmitRequest,
@@ -34,6 +36,8 @@ from roles.train.launch import launch
 from roles.train.publishing import promote, rollback
 from roles.train.tasks import Tasks
 from roles.train.validation import MAX_BATCH_SAMPLES
+
+MOST_LOG_LINES = 10_000
 
 
 class TrainService:
@@ -53,6 +57,7 @@ class TrainService:
             "progress": self.progress,
             "cancel": self.cancel,
             "models": self.models,
+            "run_log": self.run_log,
             "promote": self.promote,
             "rollback": self.rollback,
         }
@@ -82,7 +87,8 @@ class TrainService:
         return ProgressReply(
             task=request.task,
             states=tuple(state.state_of(key) for key in request.items),
-            labels=state.tally.labels,
+            labels=state.tally.labels + state.tally.weak_labels,
+            weak_labels=state.tally.weak_labels,
             waiting_batches=len(state.waiting),
             labels_to_next=view.labels_to_next,
             next_training=view.next_training,
@@ -120,6 +126,12 @@ class TrainService:
     def models(self, request: TaskRequest, peer: Peer) -> ModelsReply:
         """List versions and runs."""
         return self._tasks.get(request.task).views.models()
+
+    def run_log(self, request: RunLogRequest, peer: Peer) -> RunLogReply:
+        """Return the end of a run's log. Raises NotFoundError (no such run), InvalidInputError (lines)."""
+        if not 1 <= request.lines <= MOST_LOG_LINES:
+            raise InvalidInputError(f"lines is {request.lines}: use 1 to {MOST_LOG_LINES}")
+        return self._tasks.get(request.task).views.log(request.run, request.lines)
 
     def promote(self, request: PromoteRequest, peer: Peer) -> PointerReply:
         """Serve a version from now on, whatever the gate said."""

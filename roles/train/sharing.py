@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import msgspec
+import numpy as np
 
 from labelloop.messages import MachineInfo, Message
 from roles.hints import RankHint
@@ -135,5 +136,7 @@ def fingerprint_of(samples: Samples, steps: int, has_start: bool) -> str:
     digest = hashlib.sha256(repr((steps, has_start, samples.train.x.shape, str(samples.train.x.dtype))).encode())
     for row in samples.train.rows:
         digest.update(f"{row.item_id}\0{row.revision}\0".encode())
-    digest.update(samples.train.y.tobytes())
+    y = samples.train.y
+    for array in (y,) if isinstance(y, np.ndarray) else (column for one in y for column in one):
+        digest.update(array.tobytes())
     return digest.hexdigest()

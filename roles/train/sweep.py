@@ -20,7 +20,7 @@ from labelloop.settings import Settings
 from roles.train.comparer import ComparerView, Comparison, agreement, compare
 from roles.train.hinter import Hinter
 from roles.train.launch import launch
-from roles.train.policy import Decision, PolicyView, labels_to_next, next_training, stop_reason
+from roles.train.policy import Decision, PolicyView, fewest_classes, labels_to_next, next_training, stop_reason
 from roles.train.run_watch import RunWatch, Step, attempts_allowed, next_step
 from roles.train.task_state import TaskState, TaskView
 from roles.train.tasks import Followed, Tasks
@@ -212,9 +212,13 @@ class Sweep:
         return PolicyView(
             labels=tally.labels,
             classes=tally.classes,
+            fewest_classes=fewest_classes(state.spec),
             held_out=tally.held_out,
             new_labels=tally.new_labels,
             last_labels=state.last_labels,
+            weak_labels=tally.weak_labels,
+            new_weak=tally.new_weak,
+            waiting=len(state.waiting),
             live_run=state.live[0].run if state.live else 0,
             comparison=comparison,
             comparison_reason=comparison_reason,

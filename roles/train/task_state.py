@@ -22,7 +22,17 @@ from datastore_layout.labels import LabelLog, LabelRow, conflict_of
 from datastore_layout.models import Pointer
 from datastore_layout.root import TaskFolder
 from datastore_layout.tasks import read_spec
-from labelloop.messages import ItemError, ItemKey, ItemState, RunView, Sample, SubmitReply, SubmitRequest, TaskSpec
+from labelloop.messages import (
+    REGION_CATEGORIES,
+    ItemError,
+    ItemKey,
+    ItemState,
+    RunView,
+    Sample,
+    SubmitReply,
+    SubmitRequest,
+    TaskSpec,
+)
 from labelloop.settings import TrainSettings
 from roles.train.run_watch import RunWatch
 from roles.train.tally import Tally
@@ -61,7 +71,6 @@ class TaskState:
         self.settings = settings
         self.log = LabelLog(folder)
         self.index = IntakeIndex(folder)
-        self.tally = Tally(settings.held_out_share, settings.comparer_labels)
         self.refreshing = threading.RLock()
         self.waiting: dict[str, Waiting] = {}
         self.live: list[RunWatch] = []
@@ -72,6 +81,8 @@ class TaskState:
         self._writing: Counter[Key] = Counter()
         self._written: dict[Key, Sample] = {}
         self.reload_spec()
+        has_regions = self.spec.category in REGION_CATEGORIES
+        self.tally = Tally(settings.held_out_share, settings.comparer_labels, has_regions)
 
     def reload_spec(self) -> bool:
         """Read the task's settings again; True when they changed. Raises NotFoundError, IntegrityError."""
@@ -135,7 +146,7 @@ class TaskState:
                 seen = durable or good.get(key) or self._written.get(key)
                 if reason := why_reject(sample, self.spec, self._known):
                     rejected.append(rejection(sample, reason))
-                elif seen is not None and (conflict := conflict_of(sample, seen)):
+                elif conflict := conflict_of(sample, seen) if seen is not None else self._why_keep(sample):
                     rejected.append(rejection(sample, conflict, "conflict"))
                 elif key not in good:
                     good[key] = sample
@@ -144,6 +155,13 @@ class TaskState:
                 self._writing.update(good.keys())
                 self._written.update(good)
         return tuple(good.values()), tuple(rejected), is_known
+
+    def _why_keep(self, sample: Sample) -> str | None:
+        """Return why a label by rules does not replace what is known: a person's label, which a later one would hide."""
+        known = self.log.latest_of(sample.item_id) if sample.proba else None
+        if known is None or known.is_deleted or known.error_code or known.proba or known.revision > sample.revision:
+            return None
+        return f"a person has labelled item {sample.item_id!r}: what rules say of it does not replace that"
 
     def _release(self, samples: tuple[Sample, ...]) -> None:
         with self._admission:

@@ -82,7 +82,7 @@ class Tasks:
         logger.info(
             "task %s is followed: %d labels, %d batches wait, %d runs live",
             state.spec.task,
-            state.tally.labels,
+            state.tally.labels + state.tally.weak_labels,
             len(state.waiting),
             len(state.live),
         )

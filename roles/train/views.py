@@ -12,6 +12,7 @@ from datastore_layout.models import Pointer, Verdict, current, list_versions, po
 from datastore_layout.ranks import Generation, read_generations
 from datastore_layout.root import TaskFolder
 from datastore_layout.runs import (
+    Attempt,
     MetricsPoint,
     RunSpec,
     cancel_reason,
@@ -22,7 +23,7 @@ from datastore_layout.runs import (
     read_run_metrics,
 )
 from labelloop.errors import IntegrityError, NotFoundError
-from labelloop.messages import ModelsReply, RankView, RunView, VersionView
+from labelloop.messages import ModelsReply, RankView, RunLogReply, RunView, VersionView
 
 STEPS = "steps"  # the metric that carries a run's total number of steps
 _MOST_RUNS = 50
@@ -51,6 +52,13 @@ class Views:
         view = replace(view, state=end.state, seconds=end.seconds, reason=end.reason, version=end.version)
         self._ended[run] = view
         return view
+
+    def log(self, run: int, lines: int) -> RunLogReply:
+        """Return the last `lines` lines of the newest attempt's log. Raises NotFoundError, IntegrityError."""
+        read_run(self._folder, run)
+        attempt = latest_attempt(self._folder, run)
+        text = Attempt(self._folder, run, attempt).read_log() if attempt else ""
+        return RunLogReply(text="".join(text.splitlines(keepends=True)[-lines:]), attempt=attempt)
 
     def models(self) -> ModelsReply:
         """Return all versions and the newest runs, both newest first. Raises IntegrityError."""

@@ -10,7 +10,7 @@ import logging
 import numpy as np
 
 from labelloop.errors import LabelloopError
-from labelloop.messages import CATEGORIES
+from labelloop.messages import CATEGORIES, REGION_CATEGORIES
 from learning.algorithms import default_algorithm, find_algorithm
 from roles.train.attempt import library_versions
 
@@ -23,8 +23,12 @@ _ENCODERS = ("raw-pixels-8g", "efficientnet-lite0")
 
 
 def expand(names: list[str]) -> list[str]:
-    """Return `names` with 'default' replaced by the algorithms that tasks get which name none."""
-    defaults = [default_algorithm(category, encoder, False) for category in CATEGORIES for encoder in _ENCODERS]
+    """Return `names` with 'default' replaced by the algorithms that tasks of classes get which name none.
+
+    Those of regions cost more memory and are kept warm from their first order on.
+    """
+    classes = [category for category in CATEGORIES if category not in REGION_CATEGORIES]
+    defaults = [default_algorithm(category, encoder, False) for category in classes for encoder in _ENCODERS]
     return list(dict.fromkeys(name for one in names for name in (defaults if one == DEFAULT else [one])))
 
 

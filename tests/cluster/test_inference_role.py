@@ -13,16 +13,31 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from datastore_layout.labels import LabelRow, write_segment
 from datastore_layout.models import advance, current
 from datastore_layout.root import TaskFolder
 from datastore_layout.shards import ShardSet
 from labelloop.clients import InferenceClient
 from labelloop.errors import ConflictError, InvalidInputError, NotFoundError, NotReadyError, NoWorkerError
-from labelloop.messages import ChunkResult, Item, JobKey, JobReply, JobRequest, PredictRequest, RankRequest, ResultsRequest
+from labelloop.messages import (
+    ChunkResult,
+    Item,
+    JobKey,
+    JobReply,
+    JobRequest,
+    PredictRequest,
+    RankRequest,
+    ResultsRequest,
+    RulesRequest,
+    VotesRequest,
+)
 from labelloop.settings import WireSettings
+from learning.weak import Rule, write_rules
+from learning.weak.rules import Keywords, ModelOpinion
 from roles.inference.presence import dispatcher_seat
 from scripts.inference_node import NODE, InferenceNode
 from tests.support_inference import (
+    LABELS,
     MOODY,
     MOODY_DIM,
     matrix,
@@ -130,6 +145,29 @@ def test_an_item_that_kills_its_worker_fails_alone_in_a_call(node: InferenceNode
     reply = node.client.predict(PredictRequest(task="call-poison", items=items), deadline_s=60)
     assert [error.item_id for error in reply.failed] == ["poison-0"]
     np.testing.assert_allclose(matrix(reply.proba)[[0, 1, 3]], [signed(1.0)] * 3, atol=1e-6)
+
+
+def test_rules_vote_a_model_among_them_and_an_item_that_kills_its_worker_fails_alone(node: InferenceNode) -> None:
+    publish_version(open_task(node, "rules"), MOODY, MOODY_DIM, 3.0)
+    rules: tuple[Rule, ...] = (
+        Keywords(name="even", label=0, field="text", words=("0", "2", "4")),
+        Keywords(name="odd", label=1, field="text", words=("1", "3", "5")),
+        Keywords(name="calm", label=0, field="text", words=("calm",)),
+        ModelOpinion(name="model", source="serving"),
+    )
+    bad = Item(item_id="bad", link="http://169.254.169.254/x")
+    items = (*text_items(2), bad, *text_items(1, "poison"), *text_items(2, start=2))
+    request = RulesRequest(task="rules", rules=write_rules(rules), items=items)
+    reply = node.client.apply_rules(request, deadline_s=60)
+    assert matrix(reply.votes).tolist() == [[0, -1, 0, 0], [-1, 1, 0, 0], [-1] * 4, [-1] * 4, [0, -1, 0, 0], [-1, 1, 0, 0]]
+    assert {error.item_id: error.code for error in reply.failed} == {"bad": "unsafe_link", "poison-0": "internal"}
+    assert matrix(reply.is_covered).tolist() == [True, True, False, False, True, True]
+    names = tuple(rule.name for rule in rules)
+    weighed = node.client.weigh_votes(VotesRequest(task="rules", names=names, votes=reply.votes))
+    assert (weighed.rules, weighed.proba, weighed.method) == (reply.rules, reply.proba, "dawid-skene")
+    with pytest.raises(InvalidInputError, match="rule 'even': there is no column 'txt'"):
+        wrong = Keywords(name="even", label=0, field="txt", words=("0",))
+        node.client.apply_rules(RulesRequest(task="rules", rules=write_rules([wrong]), items=text_items(1)))
 
 
 # ---------------------------------------------------------------- hot swap
@@ -294,6 +332,15 @@ def test_rank_orders_typical_items_before_a_model_serves_and_uncertain_ones_afte
     assert (cold.strategy, cold.version, len(cold.item_ids)) == ("typiclust", "", 10)
     assert "calm-0" not in cold.item_ids
     assert node.client.rank(RankRequest(task="ranks", items=items[:20], n=5)).strategy == "typiclust"
+    with pytest.raises(InvalidInputError, match="label first"):
+        node.client.rank(RankRequest(task="ranks", job_id="embed", strategy="bald"))
+    labels = [LabelRow(item.item_id, 1, item.link, (LABELS[at % 3],)) for at, item in enumerate(items[:12])]
+    write_segment(folder, "batch-1", [*labels, LabelRow("calm-12", 1, items[12].link, (LABELS[4],), proba=(0.1, 0, 0, 0, 0.9))])
+    known = tuple(row.item_id for row in labels)
+    split = node.client.rank(RankRequest(task="ranks", job_id="embed", strategy="bald", n=5, exclude=known, costs={"calm-50": 9.0}))
+    assert (split.strategy, len(set(split.item_ids) - set(known))) == ("bald", 5)
+    reduced = RankRequest(task="ranks", items=items[:40], strategy="expected_error_reduction", parameters={"candidates": 10}, n=5)
+    assert node.client.rank(reduced).strategy == "expected_error_reduction"
     version = publish_version(folder, MOODY, MOODY_DIM, 1.0)
     await_true(lambda: node.client.rank(RankRequest(task="ranks", items=items[:20])).version == version, "the model in rank")
     warm = node.client.rank(RankRequest(task="ranks", items=items[:20], strategy="margin", n=0, exploration=0.0))

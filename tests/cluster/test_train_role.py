@@ -11,15 +11,29 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from sklearn.datasets import load_digits
 
 from datastore_layout.labels import LabelLog
 from datastore_layout.models import list_versions, pointer_history, read_manifest
 from datastore_layout.root import TaskFolder
 from datastore_layout.runs import latest_attempt, list_runs, newest_checkpoint, read_finish, read_run_metrics
 from labelloop.errors import ConflictError, RetryableError
-from labelloop.messages import CancelRequest, ProgressRequest, PromoteRequest, RunView, TaskRequest, TrainRequest
+from labelloop.messages import (
+    CancelRequest,
+    ProgressRequest,
+    PromoteRequest,
+    RunView,
+    Sample,
+    SubmitRequest,
+    TaskRequest,
+    TrainRequest,
+)
 from labelloop.nodefiles import read_activity
 from learning.algorithms import default_algorithm
+from learning.held_out import is_held_out
+from learning.weak import Items as RuledItems
+from learning.weak import Rule, apply_rules, fit
+from learning.weak.rules import NumberRange
 from tests.support_train import TrainNode, digit_files, running_node, until
 
 pytestmark = pytest.mark.slow
@@ -110,6 +124,41 @@ def test_labels_become_a_served_version_and_a_person_may_go_back_and_forth(node:
         (first.version, False, True),
     ]
     assert [run.run for run in models.runs] == [2, 1]
+
+
+RULES: tuple[Rule, ...] = (  # what the pixels of a nought and of a one are like, 0 to 16
+    NumberRange(name="empty middle", label=0, field="p28", at_most=2),
+    NumberRange(name="empty middle, too", label=0, field="p36", at_most=2),
+    NumberRange(name="full middle", label=1, field="p28", at_least=9),
+    NumberRange(name="full middle, too", label=1, field="p36", at_least=9),
+    NumberRange(name="dark left", label=0, field="p34", at_least=7),
+)
+
+
+def test_labels_by_rules_and_a_few_by_people_train_a_version_better_than_the_majority(node: TrainNode, items: Items) -> None:
+    pixels = load_digits().data
+    chosen = [n for n, (_, _, label) in enumerate(items) if label in ("0", "1")]
+    people = [n for n in chosen if is_held_out(items[n][0], node.settings.train.held_out_share)]
+    rest = [n for n in chosen if n not in people]
+    columns = {f"p{place}": pixels[rest, place] for place in (28, 34, 36)}
+    votes = apply_rules(RULES, RuledItems(columns), 2)
+    proba, is_covered = fit(votes, 2).predict(votes)
+    node.open_task("rules", labels=("0", "1"))
+    weak = tuple(
+        Sample(item_id=items[n][0], link=items[n][1], labels=(("0", "1")[p.argmax()],), proba=tuple(p.tolist()))
+        for n, p, covered in zip(rest, proba.astype(float), is_covered, strict=True)
+        if covered
+    )
+    node.client.submit(SubmitRequest(task="rules", batch_id="weak", samples=weak))
+    until(lambda: "none is in the held-out part yet" in node.progress("rules").next_training, "the reason why none trains yet")
+    node.submit("rules", [items[n] for n in people], "people")
+    view = end_of(node, "rules", 1)
+    progress = node.progress("rules")
+    assert (progress.labels, progress.weak_labels) == (len(people) + len(weak), len(weak))
+    assert (view.state, progress.serving) == ("done", view.version), view.reason
+    assert view.metrics["held_out"] == len(people)  # judged on what people said alone
+    truths = Counter(items[n][2] for n in people)
+    assert view.metrics["accuracy"] > truths.most_common(1)[0][1] / truths.total() + 0.2
 
 
 def test_a_run_killed_in_the_middle_goes_on_with_the_very_losses_of_an_undisturbed_one(node: TrainNode, items: Items) -> None:

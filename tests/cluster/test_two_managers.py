@@ -332,11 +332,25 @@ def test_a_released_node_stops_its_role_and_can_be_taken_again(formed: Cluster) 
     assert {n.status.hostname: n.status.role for n in reply.nodes} == {"train-1": "train", "inference-1": "inference"}
 
 
+def _until_reason(cluster: Cluster, words: str) -> None:
+    """Return once the registry's last reason holds `words`; a failure says which reasons there were instead."""
+    said: list[str] = []
+
+    def is_said() -> bool:
+        said.append(cluster.registry.nodes().last_reason)
+        return words in said[-1]
+
+    try:
+        until(is_said)
+    except AssertionError:
+        pytest.fail(f"the registry never said {words!r} but {list(dict.fromkeys(said))}")
+
+
 def test_a_node_that_left_stays_out_until_it_rejoins(formed: Cluster) -> None:
     with formed.manager("inference-1") as client:
         client.leave(Empty())
     until(lambda: not formed.node("inference-1").role or not formed.registry.nodes().nodes[1].is_alive)
-    until(lambda: "1 of 2 nodes" in formed.registry.nodes().last_reason)
+    _until_reason(formed, "1 of 2 nodes")
     assert read_block(formed.folder / "inference-1" / "hosts") == ()
     formed.kill("inference-1")
     until(lambda: "left" in formed.log("inference-1"))
@@ -344,7 +358,7 @@ def test_a_node_that_left_stays_out_until_it_rejoins(formed: Cluster) -> None:
     path = formed.folder / "inference-1" / "assignment.json"
     path.write_text(path.read_text().replace('"has_left": true', '"has_left": false'))  # what --rejoin does
     formed.start_process("inference-1")
-    until(lambda: "2 of 2 nodes" in formed.registry.nodes().last_reason)
+    _until_reason(formed, "2 of 2 nodes")
 
 
 # ------------------------------------------------------------ the registry's door

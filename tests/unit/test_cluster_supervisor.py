@@ -19,8 +19,10 @@ from cluster.process import (
     backoff_s,
     describe_exit,
     find_marked,
+    kill_tree,
     next_step,
     rotate_log,
+    spawn,
     tail_log,
 )
 from cluster.supervisor import Supervisor
@@ -222,3 +224,21 @@ def test_two_processes_of_one_name_and_unknown_names_are_refused(start: Callable
         Supervisor([spec, spec], SETTINGS)
     with pytest.raises(NotFoundError, match="no process 'b' here; there are: a"):
         start(spec).log_text("b", 1)
+
+
+HEAVY = (
+    "import subprocess, sys, time\n"
+    "code = 'import sys, time; held = bytearray(2**27); print(1, flush=True); time.sleep(600)'\n"
+    "children = [subprocess.Popen([sys.executable, '-c', code], start_new_session=True, stdout=subprocess.PIPE) for _ in range(4)]\n"
+    "[child.stdout.readline() for child in children]\n"
+    "print('up', flush=True)\ntime.sleep(600)"
+)
+
+
+def test_a_killed_tree_is_gone_when_kill_tree_returns(tmp_path: Path) -> None:
+    spec = _spec(tmp_path, "heavy", HEAVY)
+    popen = spawn(spec)
+    _until(lambda: spec.log_file.read_text() == "up\n")
+    assert kill_tree(popen.pid, spec.mark) >= 4
+    assert find_marked(spec.mark) == ()
+    popen.wait(10)

@@ -17,6 +17,7 @@ from datastore_layout.training_sets import TrainingSet, write_training_set
 from labelloop.messages import TaskExtraInfo, TaskSpec
 from labelloop.settings import Settings
 from learning.algorithms import find_algorithm
+from learning.transfer.calibration import CalibratedModel
 from roles.hints import RunHint
 from roles.train import attempt as attempt_module
 from roles.train.attempt import run_attempt
@@ -83,7 +84,7 @@ def test_a_first_version_serves_with_a_complete_manifest_and_a_loss_curve(world:
     version = world.serving()
     manifest = read_manifest(world.folder, version)
     assert (manifest.run, manifest.labels, manifest.n_labels, manifest.encoder) == (run, ("0", "1", "2"), N, ENCODER)
-    assert manifest.metrics.keys() == {"accuracy", "macro_f1", "log_loss", "calibration_error", "held_out"}
+    assert manifest.metrics.keys() == {"accuracy", "macro_f1", "log_loss", "calibration_error", "held_out", "temperature"}
     assert manifest.metrics["accuracy"] > 0.9
     verdict = read_verdict(world.folder, version)
     assert verdict is not None
@@ -239,3 +240,15 @@ def test_a_run_begun_before_a_rollback_does_not_serve(world: World) -> None:
     world.train(later)
     assert read_manifest(world.folder, world.serving()).run == later
     assert not advance(world.folder, 1, first, "too late")
+
+
+def test_the_version_that_serves_is_calibrated_on_the_held_out_part(world: World) -> None:
+    run = world.run(algorithm="random-forest")
+    assert "calibrate" in world.train(run)
+    version = world.serving()
+    manifest = read_manifest(world.folder, version)
+    model = find_algorithm("random-forest").load(verified_model_dir(world.folder, version))
+    assert isinstance(model, CalibratedModel)
+    assert round(model.calibration.temperature, 6) == manifest.metrics["temperature"] < 1
+    assert model.calibration.n_labels == manifest.metrics["held_out"]
+    assert "calibration.json" in manifest.files

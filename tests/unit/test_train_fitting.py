@@ -97,6 +97,43 @@ def test_the_best_judged_step_becomes_the_model_though_training_went_on(attempt:
     assert [point.step for point in read_run_metrics(attempt.folder, attempt.run)] == list(range(1, STEPS + 1))
 
 
+class StopsEarly(UpAndDown):
+    """Says at step 22 that it is done."""
+
+    def advance(self) -> float:
+        loss = super().advance()
+        if self.step == 22:
+            self.steps = 22
+        return loss
+
+
+def test_a_training_that_ends_before_its_last_step_is_judged_where_it_ends(attempt: Attempt) -> None:
+    training = StopsEarly()
+    model, reason = Fitting(Alone(training), attempt, held_out(), 60.0, lambda: None).run()
+    assert isinstance(model, Rising)
+    assert model.level == 10
+    assert training.advanced == list(range(1, 23))
+    assert "step 22" in reason
+
+
+class DecidesLate(UpAndDown):
+    """Knows at step 27 what it is for."""
+
+    is_candidate = False
+
+    def advance(self) -> float:
+        loss = super().advance()
+        self.is_candidate = self.step >= 27
+        return loss
+
+
+def test_a_step_that_is_no_candidate_is_never_chosen(attempt: Attempt) -> None:
+    model, reason = Fitting(Alone(DecidesLate()), attempt, held_out(), 60.0, lambda: None).run()
+    assert isinstance(model, Rising)
+    assert model.level == 8
+    assert reason.startswith("step 28 of 40 is the best")
+
+
 def test_a_resumed_fitting_repeats_no_step_and_chooses_among_the_same_candidates(attempt: Attempt) -> None:
     class Killed(Exception):
         pass

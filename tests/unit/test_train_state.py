@@ -81,6 +81,26 @@ def test_a_known_sample_under_a_new_batch_is_accepted_without_another_file(folde
     assert list_intake(folder) == ("b1",)
 
 
+def by_rules(item: str, revision: int = 1) -> Sample:
+    return msgspec.structs.replace(sample(item, revision=revision), proba=(0.8, 0.2))
+
+
+def test_a_person_replaces_what_rules_said_and_rules_never_replace_a_person(folder: TaskFolder, state: TaskState) -> None:
+    assert submit(state, "b1", by_rules("a"), by_rules("b")).accepted == 2
+    assert submit(state, "b2", sample("a", "1", revision=2), sample("c")).accepted == 2
+    rows = (("b1", "a", 1, "0", (0.8, 0.2)), ("b1", "b", 1, "0", (0.8, 0.2)), ("b2", "a", 2, "1", ()), ("b2", "c", 1, "0", ()))
+    for batch in ("b1", "b2"):
+        made = tuple(LabelRow(i, rev, f"file:///{i}.png", (label,), proba=p) for b, i, rev, label, p in rows if b == batch)
+        write_segment(folder, batch, made)
+    state.refresh()
+    assert (state.tally.labels, state.tally.weak_labels) == (2, 1)
+    assert state.log.latest_of("a").labels == ("1",)  # type: ignore[union-attr]
+    reply = submit(state, "b3", by_rules("a", 3), by_rules("b", 2), by_rules("c", 2), by_rules("a", 1))
+    assert [(one.item_id, one.code) for one in reply.rejected] == [("a", "conflict"), ("c", "conflict")]
+    assert "a person has labelled item 'a'" in reply.rejected[0].reason
+    assert reply.accepted == 2  # b again, and what was known of a
+
+
 def test_a_batch_id_used_for_other_samples_is_refused(state: TaskState) -> None:
     submit(state, "b1", sample("a"))
     with pytest.raises(ConflictError, match="b1"):

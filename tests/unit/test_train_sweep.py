@@ -14,11 +14,13 @@ from datastore_layout.root import TaskFolder, create_root, task_folder
 from datastore_layout.runs import Attempt, claim_attempt, finish, list_runs, read_finish, read_run, request_cancel
 from datastore_layout.tasks import save_spec
 from datastore_layout.training_sets import read_training_set
-from labelloop.errors import BusyError, ConflictError, NotReadyError
+from labelloop.errors import BusyError, ConflictError, InvalidInputError, NotFoundError, NotReadyError
 from labelloop.messages import (
     CancelRequest,
     Draft,
     ProgressRequest,
+    RunLogReply,
+    RunLogRequest,
     Sample,
     SubmitRequest,
     TaskExtraInfo,
@@ -321,3 +323,22 @@ def test_progress_shows_the_live_run_with_its_losses_and_then_its_end(master: Ma
     assert (run.state, run.version, run.loss, run.seconds) == ("done", "model-x", 0.25, 0.7)
     assert run.metrics == {"accuracy": 0.75}
     assert master.service.models(TaskRequest(task="digits"), ANONYMOUS).runs == (run,)
+
+
+def test_the_end_of_the_newest_attempts_log_is_told(master: Master, folder: TaskFolder) -> None:
+    master.label(0, 12)
+    master.cycle()
+    ask = master.service.run_log
+    assert ask(RunLogRequest(task="digits", run=1), ANONYMOUS) == RunLogReply(text="", attempt=0)
+    first = claim_attempt(folder, 1, 1)
+    assert isinstance(first, Attempt)
+    first.append_log("one\ntwo\n")
+    second = claim_attempt(folder, 1, 2)
+    assert isinstance(second, Attempt)
+    second.append_log("three\nfour\n")
+    second.append_log("five\n")
+    assert ask(RunLogRequest(task="digits", run=1, lines=2), ANONYMOUS) == RunLogReply(text="four\nfive\n", attempt=2)
+    with pytest.raises(NotFoundError):
+        ask(RunLogRequest(task="digits", run=9), ANONYMOUS)
+    with pytest.raises(InvalidInputError, match="use 1 to 10000"):
+        ask(RunLogRequest(task="digits", run=1, lines=0), ANONYMOUS)

@@ -40,17 +40,20 @@ def test_counts_kept_step_by_step_equal_counts_of_the_whole() -> None:
             labels=(chance.choice("abc"),),
             is_deleted=chance.random() < 0.2,
             error_code="unsafe_link" if chance.random() < 0.1 else "",
+            proba=(0.9, 0.1, 0.0) if chance.random() < 0.3 else (),
         )
         tally.take(log.add(one), log.latest.get)
         good = {i: r for i, r in log.latest.items() if not (r.is_deleted or r.error_code)}
         if step % 97 == 0:
             trained = {i: r.revision for i, r in good.items()}
             tally.begin_run(trained)
-        assert tally.labels == len(good)
-        assert tally.held_out == sum(is_held_out(i, 0.3) for i in good)
+        by_rules = {i for i, r in good.items() if r.proba}
+        assert (tally.labels, tally.weak_labels) == (len(good) - len(by_rules), len(by_rules))
+        assert tally.held_out == sum(is_held_out(i, 0.3) for i in good.keys() - by_rules)
         assert tally.classes == len({r.labels for i, r in good.items() if not is_held_out(i, 0.3)})
         now = {i: r.revision for i, r in good.items()}
-        assert tally.new_labels == len({i for i in now.keys() | trained.keys() if now.get(i) != trained.get(i)})
+        changed = {i for i in now.keys() | trained.keys() if now.get(i) != trained.get(i)}
+        assert (tally.new_labels, tally.new_weak) == (len(changed - by_rules), len(changed & by_rules))
         assert {r.item_id: r for r in tally.rows} == good
 
 
@@ -63,6 +66,16 @@ def test_a_withdrawn_or_relabelled_item_speaks_with_its_newest_label_only() -> N
     assert [d.labels for d in tally.drafted] == [("x",), ("y",)]
     tally.take(log.add(row(item_id="b", revision=2, is_deleted=True)), log.latest.get)
     assert [d.labels for d in tally.drafted] == [("y",)]
+
+
+def test_what_rules_say_is_never_a_judgement_of_a_draft() -> None:
+    log, tally = Log(), Tally(0.2, 5)
+    draft = Draft(labels=("x",), version="v1")
+    tally.take(log.add(row(draft=draft, proba=(0.8, 0.2))), log.latest.get)
+    assert tally.drafted == ()
+    tally.take(log.add(row(draft=draft, labels=("y",), revision=2)), log.latest.get)
+    assert [d.labels for d in tally.drafted] == [("y",)]
+    assert (tally.labels, tally.weak_labels) == (1, 0)  # a person's label replaces the rules'
 
 
 def test_an_empty_multilabel_answer_is_a_class_of_its_own() -> None:
