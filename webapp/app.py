@@ -14,9 +14,9 @@ from webapp import guard, problems
 from webapp.cluster_door import ClusterDoor
 from webapp.rooms import open_rooms, secret_key
 from webapp.transfer import uploads
-from webapp.views import languages
+from webapp.views import languages, pages_admin, pages_items, pages_lifecycle, pages_people, pages_work, themes
 from webapp.views.api import register_api
-from webapp.views.pages import error_page, pages
+from webapp.views.pages import error_page
 
 
 def build_app(settings: Settings, cluster: ClusterDoor | None = None) -> flask.Flask:
@@ -43,6 +43,9 @@ def build_app(settings: Settings, cluster: ClusterDoor | None = None) -> flask.F
     guard.install(app)
     register_api(app)
     languages.install(app, settings.web)
-    app.register_blueprint(pages)
+    for part in (pages_lifecycle, pages_admin, pages_items, pages_work):
+        assert part.pages is pages_people.pages  # all add their routes to it
+    themes.install(app)
+    app.register_blueprint(pages_people.pages)
     problems.install(app, error_page)
     return app

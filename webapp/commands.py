@@ -1,4 +1,4 @@
-"""The app's subcommands: `web`, `pilot`, and the import worker that the pilot starts.
+"""The app's subcommands: `web`, `pilot`, `backup`, `restore`, and the workers of imports and exports that the pilot starts.
 
 Owns their options. Reads the settings: it is one of the composition roots. Called by scripts.cli.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import os
 import signal
+import sys
 import threading
 import time
 from pathlib import Path
@@ -21,6 +22,7 @@ from webapp.joining import JoiningCluster
 
 QUEUE_WAIT_S = 3.0
 IMPORT_NICE = 5
+DAY_S = 86400.0
 
 
 def register(subparsers: Any) -> None:
@@ -34,10 +36,25 @@ def register(subparsers: Any) -> None:
     worker = subparsers.add_parser("import-worker", help=argparse.SUPPRESS)
     worker.add_argument("--settings", type=Path)
     worker.set_defaults(run=run_imports)
+    exporting = subparsers.add_parser("export-worker", help=argparse.SUPPRESS)
+    exporting.add_argument("--settings", type=Path)
+    exporting.set_defaults(run=run_exports)
     password = subparsers.add_parser("set-password", help="give an account of the app a new password")
     password.add_argument("--settings", type=Path)
     password.add_argument("name")
     password.set_defaults(run=run_set_password)
+    _add_archives(subparsers)
+
+
+def _add_archives(subparsers: Any) -> None:
+    backup = subparsers.add_parser("backup", help="write the app's database and settings into one file, while it runs")
+    backup.add_argument("--settings", type=Path)
+    backup.add_argument("--to", type=Path, metavar="FOLDER", help="where to (default <state>/backups)")
+    backup.set_defaults(run=run_backup)
+    restore = subparsers.add_parser("restore", help="put the database of a backup back, where there is none; the app must not run")
+    restore.add_argument("--settings", type=Path)
+    restore.add_argument("file", type=Path)
+    restore.set_defaults(run=run_restore)
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
@@ -110,14 +127,34 @@ def run_imports(args: argparse.Namespace) -> int:
     """Run every import that waits, then end."""
     from webapp.db.engine import open_database
     from webapp.media import MediaStore
-    from webapp.rooms import media_dir
+    from webapp.rooms import import_reach, media_dir
     from webapp.transfer.importer import Importer
 
     settings = _start(args, "import")
     os.nice(IMPORT_NICE)  # people who label come first
     database = open_database(settings, pool=2, cache_mib=32)
     try:
-        Importer(database, MediaStore(media_dir(settings)), settings.intake.max_item_bytes).run_all()
+        store, limit = MediaStore(media_dir(settings)), settings.intake.max_item_bytes
+        Importer(database, store, limit, import_reach(settings)).run_all()
+    finally:
+        database.close()
+    return 0
+
+
+def run_exports(args: argparse.Namespace) -> int:
+    """Run every export that waits, forget old ones, then end."""
+    from webapp.db.engine import open_database
+    from webapp.media import MediaStore
+    from webapp.rooms import export_dir, media_dir
+    from webapp.transfer.exporter import Exporter
+
+    settings = _start(args, "export")
+    os.nice(IMPORT_NICE)
+    database = open_database(settings, pool=2, cache_mib=32)
+    try:
+        exporter = Exporter(database, MediaStore(media_dir(settings)), export_dir(settings))
+        exporter.run_all()
+        exporter.sweep(settings.web.export_keep_days * DAY_S)
     finally:
         database.close()
     return 0
@@ -140,4 +177,23 @@ def run_set_password(args: argparse.Namespace) -> int:
         service.set_password(database, user, getpass.getpass(f"new password of {args.name}: "))
     finally:
         database.close()
+    return 0
+
+
+def run_backup(args: argparse.Namespace) -> int:
+    """Make a backup now and print its path."""
+    from webapp.admin.archive import backup_dir, make_archive
+
+    settings = _start(args, "web")
+    folder = args.to.absolute() if args.to else backup_dir(settings)
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    sys.stdout.write(f"{make_archive(settings, folder, lambda _share: None)}\n")
+    return 0
+
+
+def run_restore(args: argparse.Namespace) -> int:
+    """Put a backup's database back."""
+    from webapp.admin.archive import restore_archive
+
+    sys.stdout.write(restore_archive(args.file, _start(args, "web")) + "\n")
     return 0

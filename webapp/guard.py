@@ -16,10 +16,12 @@ import flask
 import flask_login
 from flask_limiter import Limiter
 from flask_wtf.csrf import CSRFProtect, generate_csrf
+from werkzeug.datastructures import Authorization
 from werkzeug.wrappers import Response
 
 from labelloop.errors import ForbiddenError, UnauthenticatedError, UnreachableError
 from webapp.accounts import service as accounts
+from webapp.db import operations
 from webapp.db.users import User
 from webapp.queue import url_finder
 from webapp.rooms import rooms
@@ -30,7 +32,8 @@ R = TypeVar("R")
 API = "/api/v1/"
 _CSP = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob: http: https:; connect-src 'self'; "
-    "font-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'; manifest-src 'self'"
+    "media-src 'self' data: blob: http: https:; font-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'; "
+    "manifest-src 'self'"
 )
 _HEADERS = {
     "Content-Security-Policy": _CSP,
@@ -104,11 +107,14 @@ def _admit() -> None:
     flask.g.user = None
     if request.endpoint == "static":
         return
+    _act_as(None)
     if request.authorization is not None and request.path.startswith(API):
         flask.g.user = _token_user()
+        _act_as(flask.g.user)
         return
     person = flask_login.current_user
     flask.g.user = person.user if person.is_authenticated else None
+    _act_as(flask.g.user)
     if request.method in ("GET", "HEAD", "OPTIONS"):
         return
     if flask.g.user is None and request.path.startswith(API):
@@ -118,13 +124,23 @@ def _admit() -> None:
     csrf.protect()
 
 
+def _act_as(user: User | None) -> None:
+    """Let the operation log know who does what this request does."""
+    operations.act_as(user.id if user else None, user.name if user else "", flask.request.remote_addr or "")
+
+
 def _token_user() -> User:
     given = flask.request.authorization
-    token = given.token if given is not None and given.type == "bearer" else None
+    token = _token_in(given) if given is not None else None
     user = accounts.user_of_token(rooms().database, token) if token else None
     if user is None:
         raise UnauthenticatedError("this API token is not known or was revoked: make another on the account page")
     return user
+
+
+def _token_in(given: Authorization) -> str | None:
+    """Return the token as a bearer token, or as the password of basic auth (for clients that know nothing else)."""
+    return given.password if given.type == "basic" else given.token if given.type == "bearer" else None
 
 
 def _seal(response: Response) -> Response:
@@ -157,6 +173,7 @@ def begin_session(user: User) -> None:
     flask.session.permanent = True
     flask_login.login_user(Person(user))
     flask.g.user = user
+    _act_as(user)
 
 
 def end_session() -> None:

@@ -63,6 +63,7 @@ def install(app: flask.Flask, page: PageRenderer | None = None) -> None:
     """Answer every error of `app`; `page` draws one for people, given status and sentence."""
     app.register_error_handler(LabelloopError, lambda exc: _answer(exc.code, str(exc), STATUS.get(exc.code, 500), page))
     app.register_error_handler(CSRFError, lambda exc: _answer("forbidden", _csrf_sentence(exc), 403, page))
+    app.register_error_handler(RecursionError, lambda exc: _too_deep(exc, page))
     app.register_error_handler(HTTPException, lambda exc: _http(exc, page))
     app.register_error_handler(Exception, lambda exc: _defect(exc, page))
 
@@ -84,6 +85,14 @@ def _http(exc: HTTPException, page: PageRenderer | None) -> Any:
         if name.lower() in ("location", "retry-after", "allow"):
             response.headers[name] = value
     return response if status >= 400 else exc
+
+
+def _too_deep(exc: RecursionError, page: PageRenderer | None) -> Any:
+    """Answer a body that is nested beyond what the reader of JSON follows; without such a body it is a defect like any other."""
+    if not flask.request.is_json:
+        return _defect(exc, page)
+    logger.warning("%s %s brought JSON nested too deep", flask.request.method, flask.request.path)
+    return _answer("invalid_input", "the body is nested too deep: send plain objects and lists", 422, page)
 
 
 def _fields(messages: Any, path: str = "") -> str:

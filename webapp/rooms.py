@@ -23,6 +23,7 @@ from webapp.db.engine import Database, open_database
 from webapp.labelling.service import Labelling
 from webapp.media import MediaStore
 from webapp.queue import RankedQueue, url_finder
+from webapp.transfer.readers.base import Reach
 
 logger = logging.getLogger(__name__)
 
@@ -67,6 +68,19 @@ def upload_dir(settings: Settings) -> Path:
     folder = Path(settings.state_dir).absolute() / "uploads"
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     return folder
+
+
+def export_dir(settings: Settings) -> Path:
+    """Return the folder of exports made in the background."""
+    folder = Path(settings.state_dir).absolute() / "exports"
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return folder
+
+
+def import_reach(settings: Settings) -> Reach:
+    """Return how far an import may reach beyond the upload."""
+    web = settings.web
+    return Reach(web.allowed_import_folders, web.sources_dir, settings.intake.allowed_hosts)
 
 
 def rooms() -> Rooms:

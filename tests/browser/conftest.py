@@ -27,6 +27,7 @@ from scripts.samples import load_sample
 from tests.support_broker import running_broker
 from webapp.db import items, live, projects, scores
 from webapp.db.engine import Database, open_database
+from webapp.kinds.values import Value
 from webapp.media import MediaStore
 from webapp.rooms import media_dir
 from webapp.transfer.importer import Importer
@@ -79,8 +80,11 @@ class App:
         with self.database.write() as tx:
             project = projects.find_project(tx, slug)
             stored = items.items_by_id(tx, project.id, list(drafts))
-            rows = [(stored[item_id].number, *draft) for item_id, draft in drafts.items()]
-            scores.save_head(tx, project.id, version, 1, rows)
+            rows = [
+                (stored[item_id].number, items.NewDraft(Value(labels), version, confidence))
+                for item_id, (labels, confidence) in drafts.items()
+            ]
+            scores.save_head(tx, project.id, 1, rows)
 
     def tell(self, slug: str, views: tuple[m.VersionView, ...] = (), problem: str = "", **progress: Any) -> None:
         """Write what the cluster said of a project, as the pilot does."""
@@ -114,6 +118,13 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def press(page: Page, role: Any, name: str, within: str = "body") -> None:
+    """Press a link or button by keyboard: focus, then Enter."""
+    part = page.locator(within).get_by_role(role, name=name, exact=True)
+    part.focus()
+    page.keyboard.press("Enter")
+
+
 def wait_until(is_true: Callable[[], Any], what: str, seconds: float = 10.0) -> Any:
     """Return the first true answer of `is_true`; fail with `what` when there is none in time."""
     until = time.monotonic() + seconds
@@ -128,7 +139,7 @@ def _answers(url: str) -> bool:
     try:
         with urllib.request.urlopen(f"{url}/login", timeout=5) as answer:
             return bool(answer.status == 200)
-    except (urllib.error.URLError, ConnectionError):
+    except (urllib.error.URLError, ConnectionError, TimeoutError):
         return False
 
 
@@ -208,7 +219,7 @@ class Visitor:
         made = self._browser.new_context(
             storage_state=state, **{"locale": "en-US", "base_url": self._app.url, "reduced_motion": "reduce", **options}
         )
-        made.set_default_timeout(8000)
+        made.set_default_timeout(20_000)  # the other process of the tests runs labs beside this one
         self._contexts.append(made)
         made.on("page", self._listen)
         return made
@@ -217,6 +228,12 @@ class Visitor:
         """Open a page in a new context."""
         page = self.context(who, **options).new_page()
         page.goto(path)
+        return page
+
+    def enter(self, name: str, **options: Any) -> Page:
+        """Log in through the form as somebody who has an account, in a new context."""
+        page = self.context(None, **options).new_page()
+        sign_in(page, self._app.url, name)
         return page
 
     def _listen(self, page: Page) -> None:
@@ -264,7 +281,7 @@ def version_view(number: int, labels: int, accuracy: float, is_serving: bool = F
         algorithm="logistic-regression",
         encoder="raw-pixels",
         labels=labels,
-        metrics={"accuracy": accuracy},
+        metrics={"accuracy": accuracy, "held_out": 48.0},
         is_serving=is_serving,
         was_served=True,
         reason=reason or "first version: 9 of 10 held-out items right",
@@ -281,6 +298,7 @@ TRAINING = m.RunView(
     step=30,
     steps=50,
     loss=0.31,
+    seconds=12.0,
     losses=tuple((step, 2.3 * 0.93**step + 0.1) for step in range(1, 31)),
 )
 
@@ -299,7 +317,7 @@ def digits(app: App, sessions: dict[str, Any]) -> str:
     truth = {item.item_id: item.label for item in pool}
     taken = app.call("POST", "/projects/digits/next", {"n": 100})["items"]
     for item in [*taken, *app.call("POST", "/projects/digits/next", {"n": 10})["items"]]:
-        body = {"item_id": item["item_id"], "lease": item["lease"], "labels": [truth[item["item_id"]]]}
+        body = {"item_id": item["item_id"], "lease": item["lease"], "labels": [truth[item["item_id"]]], "seconds": 2.5}
         app.call("POST", "/projects/digits/annotations", body)
     worse = "not worse: 42 of 48 held-out items right, before 39 (5 gained, 2 lost)"
     lost = "(1 gained, 6 lost; a clear majority on few items)"

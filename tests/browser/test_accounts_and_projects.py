@@ -19,11 +19,57 @@ def type_into(page: Page, *words: str) -> None:
 
 
 def test_the_first_account_is_admin_and_the_next_is_not(visitor: Visitor) -> None:
-    page = visitor.open("/account")
-    assert re.search(r"ada\s+admin", page.locator("#people-title + ul").inner_text())
-    assert page.get_by_role("heading", name="People").is_visible()
-    plain = visitor.open("/account", "bob")
-    assert plain.get_by_role("heading", name="People").count() == 0
+    page = visitor.open("/")
+    page.get_by_role("link", name="Administration").click()
+    page.get_by_role("link", name="Accounts").click()
+    assert re.search(r"ada\s+admin", page.locator("#people").inner_text())
+    plain = visitor.open("/", "bob")
+    assert plain.get_by_role("link", name="Administration").count() == 0
+
+
+def test_an_invitation_link_leads_a_newcomer_into_the_project_and_its_code_leaves_the_address(app: App, visitor: Visitor) -> None:
+    slug = app.texts("invited", 1)
+    page = visitor.open(f"/projects/{slug}/people")
+    page.get_by_role("button", name="Make an invitation").click()
+    link = page.locator("#made-link").inner_text()
+    newcomer = visitor.open("/login", None)
+    newcomer.goto(link)
+    assert "#" not in newcomer.url
+    newcomer.get_by_label("Name").fill("newcomer")
+    newcomer.get_by_label("Password").fill(PASSWORD)
+    newcomer.keyboard.press("Enter")
+    newcomer.get_by_role("link", name="invited").first.wait_for()
+    page.goto(f"/projects/{slug}/people")
+    assert re.search(r"newcomer\s+annotator", page.locator("#people").inner_text())
+    page.get_by_role("button", name="Take out newcomer").click()
+    page.wait_for_function("() => !document.querySelector('#people').innerText.includes('newcomer')")
+
+
+def test_an_admins_link_sets_a_new_password_and_a_locked_out_person_comes_no_further(app: App, visitor: Visitor) -> None:
+    app.call("POST", "/users", {"name": "forgetful", "password": PASSWORD})
+    page = visitor.open("/people")
+    page.get_by_role("button", name="Link for a new password forgetful").click()
+    link = page.locator("#made-link").inner_text()
+    person = visitor.open("/login", None)
+    person.goto(link)
+    person.get_by_label("New password").fill("another horse battery")
+    person.keyboard.press("Enter")
+    person.wait_for_url("**/")
+    page.get_by_role("button", name="Lock out forgetful").click()
+    page.get_by_role("button", name="Let in forgetful").wait_for()
+    person.goto("/")
+    person.get_by_role("button", name="Log in").wait_for()
+
+
+def test_a_person_changes_the_password_and_stays_logged_in(app: App, visitor: Visitor) -> None:
+    app.call("POST", "/users", {"name": "careful", "password": PASSWORD})
+    page = visitor.open("/login", None)
+    sign_in(page, app.url, "careful")
+    page.goto("/account")
+    page.get_by_label("Password now").fill(PASSWORD)
+    page.get_by_label("New password").fill("another horse battery")
+    page.get_by_role("button", name="Change password").click()
+    page.get_by_text("Your password is changed").wait_for()
 
 
 def test_a_wrong_password_is_a_clear_sentence_in_both_languages(visitor: Visitor) -> None:
@@ -62,7 +108,7 @@ def test_a_token_is_shown_once_works_and_is_revoked_without_a_reload(app: App, v
     secret = page.locator("code").inner_text()
     assert len(secret) > 30
     page.get_by_role("button", name="Revoke nightly export").click()
-    page.locator("#tokens").get_by_text("none yet").wait_for()
+    page.locator("#tokens").get_by_text("nightly export").wait_for(state="detached")
     assert page.locator("code").inner_text() == secret, "the page was loaded anew"
     page.goto("/account")
     assert secret not in page.content()
@@ -118,7 +164,7 @@ def test_csv_and_jsonl_are_uploaded_together_and_failed_rows_are_listed(app: App
     lines.write_text(json.dumps({"id": "d", "text": "fourth"}) + "\nno json\n", encoding="utf-8")
     page = visitor.open("/projects/uploads/data")
     page.get_by_label("Files").set_input_files([table, lines])
-    page.get_by_role("button", name="Upload").click()
+    page.get_by_role("button", name="Import").click()
     page.locator("#imports").get_by_text("waiting").first.wait_for()
     assert page.locator("#imports progress").count() == 2
     app.import_all()
@@ -134,6 +180,10 @@ def test_csv_and_jsonl_are_uploaded_together_and_failed_rows_are_listed(app: App
     with page.expect_download() as download:
         page.get_by_role("button", name="CSV").click()
     assert Path(download.value.path()).read_text().startswith("id,")
+    page.get_by_label("Items").select_option("all")
+    page.get_by_role("button", name="Export in the background").click()
+    page.locator("#exports").get_by_role("button", name="Cancel").click()
+    page.locator("#exports article").wait_for(state="detached")
 
 
 def test_an_annotator_sees_the_export_but_no_import(app: App, visitor: Visitor) -> None:

@@ -10,6 +10,7 @@ from playwright.sync_api import Page, Route
 
 from scripts.samples import load_sample
 from tests.browser.conftest import App, Visitor, wait_until
+from tests.browser.test_outbox import KEPT
 
 
 def shown(page: Page) -> str:
@@ -118,7 +119,7 @@ def test_a_skipped_item_comes_back_only_when_nothing_else_is_left(app: App, visi
         press_and_see_next(page, "Enter")
     assert shown(page) == skipped
     page.keyboard.press("Enter")
-    page.locator("#stage-body").get_by_text("Nothing is left").wait_for()
+    page.locator("#empty").get_by_text("Nothing is left").wait_for()
     wait_saved(page)
     assert len(app.labels_of("skip")) == 4
 
@@ -256,15 +257,14 @@ def test_answers_wait_in_the_browser_while_the_app_is_away_and_go_out_once(app: 
     for _ in range(3):
         press_and_see_next(page, "Enter")
     page.get_by_text("The app does not answer").first.wait_for()
-    waiting = page.evaluate("Object.keys(localStorage).filter(name => name.includes('.answer.')).length")
-    assert waiting == 3
+    assert page.evaluate(KEPT) == 3
     assert app.call("GET", "/projects/away/status")["labels"] == 0
     page.reload()
     page.wait_for_function("() => document.getElementById('saving').textContent === 'Saving 3…'")
     page.unroute("**/api/**")
     wait_saved(page)
     assert len(app.labels_of("away")) == 3
-    assert page.evaluate("Object.keys(localStorage).filter(name => name.includes('.answer.'))") == []
+    assert page.evaluate(KEPT) == 0
     press_and_see_next(page, "Enter")
     wait_saved(page)
     assert len(app.labels_of("away")) == 4
@@ -335,7 +335,7 @@ def test_a_zip_of_pictures_is_labelled_as_it_came(app: App, visitor: Visitor, tm
         file.writestr("broken.png", b"this is no picture")
     page = visitor.open("/projects/zipped/data")
     page.get_by_label("Files").set_input_files(archive)
-    page.get_by_role("button", name="Upload").click()
+    page.get_by_role("button", name="Import").click()
     page.get_by_text("Uploaded; the import goes on").first.wait_for()
     app.import_all()
     page.get_by_text("5 rows in, 1 failed").wait_for()

@@ -6,12 +6,18 @@ taken down, lose what it took in, refuse, and publish.
 
 from __future__ import annotations
 
+import base64
 import hashlib
+import json
+from collections.abc import Callable
 
 import numpy as np
 
 from labelloop import messages as m
-from labelloop.errors import ConflictError, InvalidInputError, NotFoundError, UnreachableError
+from labelloop.errors import ConflictError, InvalidInputError, LabelloopError, NotFoundError, NotReadyError, UnreachableError
+from learning.weak import Items, apply_rules, read_rules
+from roles.inference.weighing import read_numbers, weigh
+from roles.train.validation import rejection, why_reject
 
 
 class SmallCluster:
@@ -25,6 +31,7 @@ class SmallCluster:
         self.submits: list[str] = []
         self.log: dict[tuple[str, str, int], m.Sample] = {}
         self.is_processing = True
+        self.rejected: set[tuple[str, str, int]] = set()
         self.refused: dict[str, str] = {}
         self.versions: dict[str, list[m.VersionView]] = {}
         self.pointers: dict[str, int] = {}
@@ -32,7 +39,14 @@ class SmallCluster:
         self.job_versions: dict[tuple[str, str], str] = {}
         self.shards: dict[tuple[str, str], tuple[str, ...]] = {}
         self.unreadable: set[str] = set()
+        self.rank_requests: list[m.RankRequest] = []
+        self.refused_strategies: dict[str, LabelloopError] = {}
         self.closed = False
+        self.rule_calls: list[m.RulesRequest] = []
+        self.weighed: list[m.VotesRequest] = []
+        self.runs: dict[str, list[m.RunView]] = {}
+        self.node_views: tuple[m.NodeView, ...] = ()
+        self.on_rules: Callable[[m.RulesRequest], None] | None = None
 
     # ------------------------------------------------------------ the door
 
@@ -48,6 +62,16 @@ class SmallCluster:
     def topology(self) -> m.Topology:
         self._up()
         return m.Topology(epoch=1, train_rpc=self.master, inference_rpc=("10.0.0.2:7002",))
+
+    def nodes(self, request: m.Empty = m.Empty(), deadline_s: float | None = None) -> m.NodesReply:
+        return m.NodesReply(nodes=self.node_views, epoch=1, cluster_id="c1")
+
+    def actions(self, request: m.Empty = m.Empty(), deadline_s: float | None = None) -> m.ActionsReply:
+        return m.ActionsReply(actions=(m.Action(at="2026-01-02T03:04:05Z", what="form", reason="2 nodes asked for"),))
+
+    def run_log(self, request: m.RunLogRequest, deadline_s: float | None = None) -> m.RunLogReply:
+        self._known(request.task)
+        return m.RunLogReply(text=f"epoch 1 of run {request.run}\n", attempt=1)
 
     def close(self) -> None:
         self.closed = True
@@ -78,15 +102,19 @@ class SmallCluster:
             raise ConflictError(f"batch {request.batch_id!r} was used with other content")
         self.batches[request.task, request.batch_id] = request
         self.submits.append(request.batch_id)
+        spec = self.tasks[request.task]
+        bad = [(one, why_reject(one, spec, frozenset(spec.extra.labels))) for one in request.samples]
+        rejected = tuple(rejection(one, reason) for one, reason in bad if reason is not None)
+        self.rejected.update((request.task, error.item_id, error.revision) for error in rejected)
         if self.is_processing:
             self.process()
-        return m.SubmitReply(batch_id=request.batch_id, accepted=len(request.samples))
+        return m.SubmitReply(batch_id=request.batch_id, accepted=len(request.samples) - len(rejected), rejected=rejected)
 
     def process(self) -> None:
         """Let the data worker write everything into the label log."""
         for (task, _), batch in self.batches.items():
             for sample in batch.samples:
-                if sample.item_id not in self.refused:
+                if sample.item_id not in self.refused and (task, sample.item_id, sample.revision) not in self.rejected:
                     self.log[task, sample.item_id, sample.revision] = sample
 
     def forget(self) -> None:
@@ -124,10 +152,15 @@ class SmallCluster:
             next_training="next training in 10 labels",
             serving=self.serving(request.task),
             pointer=self.pointers.get(request.task, 0),
+            run=next((run for run in self.runs.get(request.task, []) if run.state in ("queued", "running")), None),
         )
 
     def models(self, request: m.TaskRequest, deadline_s: float | None = None) -> m.ModelsReply:
-        return m.ModelsReply(task=request.task, versions=tuple(reversed(self.versions.get(request.task, []))))
+        return m.ModelsReply(
+            task=request.task,
+            versions=tuple(reversed(self.versions.get(request.task, []))),
+            runs=tuple(reversed(self.runs.get(request.task, []))),
+        )
 
     def publish(self, task: str, accuracy: float = 0.9) -> str:
         """Train and serve a new version."""
@@ -181,6 +214,21 @@ class SmallCluster:
             out[row] = raw / raw.sum()
         return out
 
+    def regions(self, task: str, version: str, ids: tuple[str, ...]) -> tuple[tuple[m.Region, ...], ...]:
+        """Return what is found in each item of a task of boxes or spans: one region of its likeliest label, placed by the version's
+        number; nothing in items called empty-..."""
+        spec = self._known(task)
+        if spec.extra.kind != "regions":
+            return ()
+        place = int(version.partition("-")[2]) / 64
+        where = (0.25, place, 0.5, 0.25) if spec.category == "object-detection" else (0, 64 * place)
+        proba = self.proba(task, version, ids)
+        best = [(spec.extra.labels[int(row.argmax())], float(row.max())) for row in proba]
+        return tuple(
+            () if one.startswith(("empty-", *self.unreadable)) else (m.Region(label, where, sure),)
+            for one, (label, sure) in zip(ids, best, strict=True)
+        )
+
     def predict(self, request: m.PredictRequest, deadline_s: float | None = None) -> m.Predictions:
         version = request.version or self.serving(request.task)
         ids = tuple(item.item_id for item in request.items)
@@ -190,7 +238,8 @@ class SmallCluster:
             if item_id in self.unreadable:
                 proba[row] = 0
         labels = self._known(request.task).extra.labels
-        return m.Predictions(version=version, labels=labels, item_ids=ids, proba=_array(proba), failed=failed)
+        found = self.regions(request.task, version, ids)
+        return m.Predictions(version=version, labels=labels, item_ids=ids, proba=_array(proba), failed=failed, regions=found)
 
     def predict_async(self, request: m.JobRequest, deadline_s: float | None = None) -> m.JobReply:
         self._known(request.task)
@@ -240,9 +289,15 @@ class SmallCluster:
             self.shards[job.task, shard] = ids
         proba = _array(self.proba(job.task, version, ids)) if version else None
         named = ids if with_ids or not job.shards else ()
-        return m.ChunkResult(chunk=at, shard=shard, version=version, item_ids=named, n_items=len(ids), proba=proba, failed=failed)
+        found = self.regions(job.task, version, ids) if version else ()
+        return m.ChunkResult(
+            chunk=at, shard=shard, version=version, item_ids=named, n_items=len(ids), proba=proba, failed=failed, regions=found
+        )
 
     def rank(self, request: m.RankRequest, deadline_s: float | None = None) -> m.RankReply:
+        self.rank_requests.append(request)
+        if request.strategy in self.refused_strategies:
+            raise self.refused_strategies[request.strategy]
         job, version = self.jobs[request.task, request.job_id], self.job_versions[request.task, request.job_id]
         ids = [i for shard in job.shards for i in self.shards[request.task, shard]] or [item.item_id for item in job.items]
         ids = [i for i in ids if i not in set(request.exclude) and i not in self.unreadable]
@@ -256,6 +311,43 @@ class SmallCluster:
             scores=_array(scores[best].astype(np.float32)),
             reason=f"{strategy} of {len(ids)}",
         )
+
+    # ------------------------------------------------------------ rules
+
+    def apply_rules(self, request: m.RulesRequest, deadline_s: float | None = None) -> m.RulesReply:
+        self._up()
+        self.rule_calls.append(request)
+        if self.on_rules is not None:
+            self.on_rules(request)
+        labels = self._known(request.task).extra.labels
+        rules = read_rules(request.rules, len(labels))
+        asking = next((rule for rule in rules if type(rule).__name__ == "ModelOpinion"), None)
+        if asking is not None and not self.serving(request.task):
+            raise NotReadyError(f"rule {asking.name!r} asks the serving model, and no version of {request.task!r} serves yet")
+        ids = tuple(item.item_id for item in request.items)
+        models = {"serving": self.proba(request.task, self.serving(request.task), ids)} if asking is not None else None
+        votes = apply_rules(rules, Items(_columns(request.items), models=models), len(labels))
+        bad = [at for at, item_id in enumerate(ids) if item_id in self.unreadable]
+        votes[bad] = -1
+        failed = tuple(m.ItemError(item_id=ids[at], code="unreadable_item", reason="broken") for at in bad)
+        known = np.array(request.known, np.int64) if request.known else None
+        return weigh(self._known(request.task), tuple(rule.name for rule in rules), votes, known, request.method, failed)
+
+    def weigh_votes(self, request: m.VotesRequest, deadline_s: float | None = None) -> m.RulesReply:
+        self._up()
+        self.weighed.append(request)
+        votes = read_numbers("votes", request.votes, (-1, len(request.names)))
+        known = None if request.known is None else read_numbers("known", request.known, (len(votes),))
+        return weigh(self._known(request.task), request.names, votes, known, request.method)
+
+
+def _columns(items: tuple[m.Item, ...]) -> dict[str, list[object]]:
+    """Return the columns behind data: links: `text`, or those of table rows."""
+    bodies = [base64.b64decode(item.link.partition("base64,")[2]).decode() for item in items]
+    if not items[0].link.startswith("data:application/json"):
+        return {"text": list(bodies)}
+    rows = [json.loads(body) for body in bodies]
+    return {name: [row.get(name) for row in rows] for name in sorted({name for row in rows for name in row})}
 
 
 def _array(values: np.ndarray) -> m.Array:

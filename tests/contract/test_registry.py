@@ -87,6 +87,21 @@ def machines_of(order: m.InitialRequest) -> list[str]:
     return [machine.hostname for machine in order.machines_info]
 
 
+@pytest.mark.parametrize("heard", ["before the order", "after it"])
+def test_forming_does_not_end_well_while_queues_are_not_copied_and_does_once_they_are(
+    world: World, monkeypatch: pytest.MonkeyPatch, heard: str
+) -> None:
+    (i1,) = world.boot("i1")
+    copying = m.BrokerView(kind="rabbitmq", state="running", short=("inference.c.bulk",))
+    i1.broker, i1.broker_once_ordered = (copying, None) if heard == "before the order" else (i1.broker, copying)
+    monkeypatch.setattr("cluster.steward.SETTLE_WAIT_S", 1.5)
+    with pytest.raises(NotReadyError, match=r"i1 has queues that are still being copied: inference\.c\.bulk; the registry goes on"):
+        world.form(i1="inference")
+    i1.broker, i1.broker_once_ordered = m.BrokerView(kind="rabbitmq", state="running"), None
+    until(lambda: not world.ops.nodes().nodes[0].status.broker.short, "the registry hears that they are copied")
+    assert [node.status.role for node in world.form(i1="inference").nodes] == ["inference"]
+
+
 def test_a_node_that_hangs_in_an_order_delays_no_take_over(world: World) -> None:
     t1, t2, i1 = world.boot("t1", "t2", "i1")
     world.form(t1="train", t2="train", i1="inference")

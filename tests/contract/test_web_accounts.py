@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import stat
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -10,10 +11,8 @@ from pathlib import Path
 import pytest
 
 from labelloop.settings import Settings
-from tests.contract.web_world import Client, Valkey, World, database_url, make_settings, postgres, valkey, web_settings, world
+from tests.contract.web_world import Client, Valkey, World, make_settings
 from webapp.accounts import service
-
-__all__ = ["database_url", "postgres", "valkey", "web_settings", "world"]
 
 
 @pytest.fixture
@@ -57,6 +56,14 @@ def test_a_cookie_changes_nothing_without_the_csrf_token(sqlite_world: World) ->
     assert refused["code"] == "forbidden" and "X-CSRFToken" in refused["message"]
     client.call("POST", "/projects", body, 201, headers={"X-CSRFToken": csrf})
     client.call("GET", "/projects/birds")
+
+
+@pytest.mark.parametrize(
+    ("category", "kind"), [("object-detection", "boxes"), ("token-classification", "spans"), ("audio", "multiclass")]
+)
+def test_a_project_that_names_no_kind_has_the_first_of_its_category(sqlite_world: World, category: str, kind: str) -> None:
+    body = {"slug": category, "category": category, "labels": ["a", "b"]}
+    assert sqlite_world.admin.call("POST", "/projects", body, 201)["kind"] == kind
 
 
 def test_the_session_cookie_is_httponly_and_lax_and_its_key_is_private(sqlite_world: World) -> None:
@@ -144,6 +151,9 @@ def test_every_answer_carries_the_security_headers(sqlite_world: World) -> None:
     for path in ("/api/v1/projects", "/api/v1/openapi.json", "/nowhere"):
         headers = sqlite_world.app.test_client().get(path).headers
         assert "script-src 'self'" in headers["Content-Security-Policy"] and "unsafe" not in headers["Content-Security-Policy"]
+        assert "media-src 'self' data: blob: http: https:;" in headers["Content-Security-Policy"], (
+            "sounds behind links play as pictures show"
+        )
         assert headers["X-Content-Type-Options"] == "nosniff" and headers["X-Frame-Options"] == "DENY"
 
 
@@ -156,7 +166,7 @@ def test_every_call_of_the_openapi_page_needs_somebody(sqlite_world: World) -> N
             if (method, path) in open_calls:
                 continue
             real = path.removeprefix("/api/v1").replace("{slug}", "birds").replace("{item_id}", "i").replace("{name}", "n")
-            real = real.replace("{job_id}", "1").replace("{token_id}", "1")
+            real = re.sub(r"\{\w+_id\}", "1", real)
             status = stranger.raw(method.upper(), real, {} if method != "get" else None).status_code
             assert status in (401, 422), (method, path, status)
 

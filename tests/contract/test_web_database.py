@@ -17,12 +17,11 @@ import pytest
 
 from labelloop.errors import UnreachableError
 from labelloop.settings import Settings, WebSettings
-from tests.contract.web_world import Valkey, World, database_url, postgres, valkey, web_settings, world
+from tests.contract.web_world import Postgres, Valkey, World, make_settings
+from webapp.db import engine, imports
 from webapp.db.engine import Database, open_database
 from webapp.db.tables import metadata
 from webapp.queue import RankedQueue, url_finder
-
-__all__ = ["database_url", "postgres", "valkey", "web_settings", "world"]
 
 
 @pytest.fixture
@@ -46,9 +45,10 @@ def test_the_migrations_make_the_schema_that_the_code_has(database: Database) ->
         assert alembic.autogenerate.compare_metadata(context, metadata) == []
 
 
-def test_processes_that_start_together_upgrade_once(web_settings: Settings) -> None:
+def test_processes_that_start_together_upgrade_once(tmp_path: Path, empty_database_url: str, valkey: Valkey) -> None:
+    settings = make_settings(tmp_path, empty_database_url, valkey.url)
     made: list[Database] = []
-    threads = [threading.Thread(target=lambda: made.append(open_database(web_settings, pool=2))) for _ in range(4)]
+    threads = [threading.Thread(target=lambda: made.append(open_database(settings, pool=2))) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -144,6 +144,29 @@ def test_a_database_that_is_away_is_told_as_unreachable() -> None:
     database.close()
 
 
+@pytest.mark.parametrize("rested_s", [0.0, 3600.0])
+def test_a_connection_that_died_in_the_pool_costs_one_call_at_most_and_none_when_it_rested(
+    postgres: Postgres, monkeypatch: pytest.MonkeyPatch, rested_s: float
+) -> None:
+    monkeypatch.setattr(engine, "_RESTED_S", rested_s)
+    database, other = Database(postgres.new_database(), pool=2), Database(postgres.new_database(), pool=1)
+    with database.read() as tx, database.read() as beside:
+        pids = [connection.exec_driver_sql("SELECT pg_backend_pid()").scalar() for connection in (tx, beside)]
+    with other.read() as tx:
+        for pid in pids:
+            tx.exec_driver_sql(f"SELECT pg_terminate_backend({pid}, 5000)")
+    if rested_s:
+        with pytest.raises(UnreachableError), database.read() as tx:
+            tx.exec_driver_sql("SELECT 1")
+    for _ in range(2):
+        with database.read() as tx:
+            assert tx.exec_driver_sql("SELECT pg_backend_pid()").scalar() not in pids
+    with database.write() as tx:
+        assert tx.exec_driver_sql("SELECT pg_backend_pid()").scalar() not in pids
+    database.close()
+    other.close()
+
+
 # ---------------------------------------------------------------- the ranked queue
 
 
@@ -205,8 +228,7 @@ def test_a_queue_server_that_moved_is_followed(tmp_path: Path, valkey: Valkey) -
 
 def test_an_import_worker_process_takes_in_what_waits(tmp_path: Path, valkey: Valkey) -> None:
     from tests.contract.test_web_transfer import upload
-    from tests.contract.web_world import make_settings
-    from webapp.pilot.process import ImportChild
+    from webapp.pilot.process import WorkChild
 
     settings = make_settings(tmp_path, "", valkey.url)
     made = World(settings)
@@ -214,7 +236,7 @@ def test_an_import_worker_process_takes_in_what_waits(tmp_path: Path, valkey: Va
     upload(made.admin, slug, [("a.csv", b"text\none\ntwo\n")])
     file = tmp_path / "settings.toml"
     file.write_text(f'state_dir = "{tmp_path}"\n')
-    child = ImportChild(made.database, file)
+    child = WorkChild("import", imports.has_waiting, made.database, file)
     child.cycle()
     while child._process is not None:
         time.sleep(0.05)

@@ -8,10 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.contract.web_world import Client, Valkey, World, database_url, postgres, valkey, web_settings, world
+from tests.contract.web_world import Client, Valkey, World
 from webapp.labelling import order
-
-__all__ = ["database_url", "postgres", "valkey", "web_settings", "world"]
 
 
 def take(client: Client, slug: str, n: int = 1, **more: Any) -> list[dict[str, Any]]:

@@ -18,14 +18,12 @@ from labelloop.settings import Settings, environment_of
 from scripts.web_bench import free_port
 from scripts.web_client import WebClient
 from tests.contract.small_cluster import SmallCluster
-from tests.contract.web_world import Valkey, World, database_url, make_settings, postgres, valkey, web_settings, world
+from tests.contract.web_world import Valkey, World, make_settings
 from webapp.db import live
 from webapp.joining import JoiningCluster
 from webapp.pilot.watch import describe
 from webapp.projects.status import find_trouble
 from webapp.views import api_projects
-
-__all__ = ["database_url", "postgres", "valkey", "web_settings", "world"]
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from labelloop.errors import RetryableError, StorageFullError
+from labelloop.errors import DeadlineError, InvalidInputError, LabelloopError, RetryableError, StorageFullError
 from labelloop.settings import Settings
 from tests.contract.small_cluster import SmallCluster
-from tests.contract.web_world import World, database_url, postgres, valkey, web_settings
+from tests.contract.web_world import World
 from webapp.pilot import relay
 from webapp.pilot.embed import Embedder
 from webapp.pilot.ordering import Orderer
@@ -20,8 +20,6 @@ from webapp.pilot.process import Scoring
 from webapp.pilot.relay import Relay
 from webapp.pilot.scoring import Action
 from webapp.pilot.watch import Watch
-
-__all__ = ["database_url", "postgres", "valkey", "web_settings"]
 
 
 class Flight:
@@ -233,7 +231,7 @@ def test_the_draft_that_was_shown_is_what_a_correction_is_counted_against(flight
     flight.admin.answer(slug, second, other)
     status = flight.status(slug)
     assert (status["drafted"], status["corrected"], status["corrections_per_100"]) == (2, 1, [50.0])
-    assert status["corrections_by_version"] == [{"version": "model-1", "drafted": 2, "corrected": 1}]
+    assert status["corrections_by_version"] == [{"version": "model-1", "drafted": 2, "corrected": 1, "timed": 0, "seconds": 0.0}]
     flight.turn(slug)
     assert flight.cluster.merged(slug)[second["item_id"]].draft.labels == tuple(second["draft"]["labels"])  # type: ignore[union-attr]
     flight.admin.call("DELETE", f"/projects/{slug}/annotations/{second['item_id']}")
@@ -348,3 +346,37 @@ def test_the_threads_of_a_pilot_turn_the_loop_by_themselves(flight: Flight) -> N
     finally:
         ended.set()
         scoring.close()
+
+
+def test_a_strategy_is_asked_for_with_its_parameters_and_a_change_of_them_orders_anew(flight: Flight) -> None:
+    slug = flight.world.project(texts=8, strategy="density_weighted", strategy_parameters={"beta": 2})
+    flight.turn(slug)
+    assert [(one.strategy, one.parameters) for one in flight.cluster.rank_requests] == [("auto", {})], "no model serves yet"
+    flight.cluster.publish(slug)
+    flight.turn(slug)
+    assert flight.cluster.rank_requests[-1].strategy == "density_weighted"
+    assert flight.cluster.rank_requests[-1].parameters == {"beta": 2}
+    flight.admin.call("PATCH", f"/projects/{slug}", {"strategy_parameters": {"beta": 3}})
+    assert flight.turn(slug) == [Action.RESCORE]
+    assert flight.cluster.rank_requests[-1].parameters == {"beta": 3}
+    assert flight.turn(slug) == []
+
+
+@pytest.mark.parametrize("error", [InvalidInputError, DeadlineError])
+def test_a_strategy_that_cannot_run_is_told_and_the_order_is_by_auto_until_it_can(
+    flight: Flight, error: type[LabelloopError]
+) -> None:
+    slug = flight.world.project(texts=8, strategy="bald")
+    flight.cluster.refused_strategies["bald"] = error("strategy 'bald' needs labels of two classes")
+    assert flight.turn(slug) == [Action.RANK]
+    status = flight.status(slug)
+    assert status["ordering_problem"] == "strategy 'bald' needs labels of two classes"
+    assert status["is_ordered"] and status["ordered_by"] == "typiclust"
+    assert len(flight.admin.call("POST", f"/projects/{slug}/next", {"n": 8})["items"]) == 8
+    told = [event for event in flight.admin.call("GET", f"/projects/{slug}/events")["events"] if event["kind"] == "order"]
+    assert [event["text"] for event in told] == [status["ordering_problem"]]
+    del flight.cluster.refused_strategies["bald"]
+    flight.cluster.publish(slug)
+    flight.turn(slug)
+    assert flight.status(slug)["ordering_problem"] == ""
+    assert flight.cluster.rank_requests[-1].strategy == "bald"

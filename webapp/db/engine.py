@@ -13,6 +13,7 @@ import fcntl
 import functools
 import logging
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ Tx = Connection
 _IS_WRITE = "labelloop_write"
 _UPGRADE_LOCK = 0x6C6F6F70
 _CHECKPOINT_PAGES = 8000
+_USED_S, _RESTED_S = "used_s", 1.0  # so long a connection to PostgreSQL may lie in the pool and be trusted without asking
 
 
 def database_url(settings: Settings) -> str:
@@ -43,6 +45,11 @@ def database_url(settings: Settings) -> str:
     if not url.startswith(("sqlite:///", "postgresql+psycopg2://")):
         raise SettingsError(f"web.database_url {url.split('@')[-1]!r}: use sqlite:///FILE or postgresql+psycopg2://...")
     return url
+
+
+def plain_postgres_url(url: str) -> str:
+    """Return a PostgreSQL URL as its own tools read it: without SQLAlchemy's driver."""
+    return "postgresql://" + url.partition("://")[2]
 
 
 class Database:
@@ -59,13 +66,19 @@ class Database:
             sa.event.listen(self.engine, "connect", functools.partial(_prepare_sqlite, cache_mib))
             sa.event.listen(self.engine, "begin", _begin_sqlite)
         else:
-            self.engine = sa.create_engine(url, pool_size=pool, max_overflow=16, pool_pre_ping=True)
+            self.engine = sa.create_engine(url, pool_size=pool, max_overflow=16)
+            sa.event.listen(self.engine, "checkin", _note_use)
+            sa.event.listen(self.engine, "checkout", functools.partial(_ping_after_rest, self.engine.dialect))
+        self._reader = self.engine if self.is_sqlite else self.engine.execution_options(isolation_level="AUTOCOMMIT")
         self._writer = self.engine.execution_options(**{_IS_WRITE: True})
 
     @contextlib.contextmanager
     def read(self) -> Iterator[Tx]:
-        """Yield a connection for reading. Raises UnreachableError when the database does not answer."""
-        with _renamed(), self.engine.connect() as tx:
+        """Yield a connection for reading. Raises UnreachableError when the database does not answer.
+
+        Each statement sees one state of its own; no transaction is begun or ended for it.
+        """
+        with _renamed(), self._reader.connect() as tx:
             yield tx
 
     @contextlib.contextmanager
@@ -127,6 +140,20 @@ def _prepare_sqlite(cache_mib: int, connection: Any, _record: Any) -> None:
     pragmas = ("journal_mode=WAL", "synchronous=NORMAL", "busy_timeout=30000", "foreign_keys=ON", "temp_store=MEMORY")
     for pragma in (*pragmas, f"cache_size=-{1024 * cache_mib}", f"wal_autocheckpoint={_CHECKPOINT_PAGES}"):
         connection.execute(f"PRAGMA {pragma}").close()
+
+
+def _note_use(_connection: Any, record: Any) -> None:
+    record.info[_USED_S] = time.monotonic()
+
+
+def _ping_after_rest(dialect: Any, connection: Any, record: Any, _proxy: Any) -> None:
+    """Have the pool replace a connection that died while it rested; one in steady use is spared the question at each request."""
+    if time.monotonic() - record.info.get(_USED_S, float("inf")) < _RESTED_S:
+        return
+    try:
+        dialect.do_ping(connection)
+    except dialect.loaded_dbapi.Error as exc:
+        raise sa.exc.DisconnectionError(str(exc)) from exc
 
 
 def _begin_sqlite(tx: Tx) -> None:

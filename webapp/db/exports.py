@@ -12,11 +12,14 @@ from typing import Any
 from webapp.db.engine import Database
 
 PAGE = 5000
-COLUMNS = ("id", "name", "link", "content", "revision", "labels", "user", "seconds", "draft", "draft_version", "labelled_at")
+COLUMNS = (
+    *("id", "name", "link", "content", "revision", "labels", "user", "seconds", "draft", "draft_version", "labelled_at"),
+    *("source", "proba", "value", "draft_value"),
+)
 _QUERY = (
     "SELECT i.position, i.item_id, i.name, i.link, i.content, i.revision, "
     "a.labels, a.user_id, a.seconds, a.draft, a.draft_version, "
-    "a.created_at FROM items i LEFT JOIN annotations a ON a.id = i.annotation_id "
+    "a.created_at, a.source, a.proba, a.value, a.draft_value FROM items i LEFT JOIN annotations a ON a.id = i.annotation_id "
     "WHERE i.project_id = {p} AND i.state = {p} AND i.position > {p} ORDER BY i.position LIMIT {p}"
 )
 

@@ -57,6 +57,7 @@ class Progress(msgspec.Struct, frozen=True):
     added: int
     known: int
     errors: tuple[RowError, ...]
+    total: int = 0  # what the places run up to, where only reading told; 0 = as it is
 
 
 _NAMES = [f.name for f in msgspec.structs.fields(ImportJob)]
@@ -126,16 +127,25 @@ def advance(tx: Tx, job_id: int, owner: str, progress: Progress, now: float) -> 
             added=c.added + progress.added,
             known=c.known + progress.known,
             failed=c.failed + len(progress.errors),
+            total_bytes=progress.total or c.total_bytes,
             updated_at=now,
         )
     )
     if not moved.rowcount:
-        raise ConflictError(f"import {job_id} was taken over by another process")
+        raise ConflictError(f"import {job_id} was cancelled or taken over by another process")
     if progress.errors:
         kept = int(tx.execute(sa.select(sa.func.count()).where(import_errors.c.job_id == job_id)).scalar_one())
         rows = [{"job_id": job_id, **msgspec.structs.asdict(e)} for e in progress.errors[: max(KEPT_ERRORS - kept, 0)]]
         if rows:
             tx.execute(import_errors.insert(), rows)
+
+
+def cancel_job(tx: Tx, project_id: int, job_id: int, now: float) -> ImportJob:
+    """End an import that has not ended, and return it as it is; what is in stays in. Raises NotFoundError."""
+    c = import_jobs.c
+    query = import_jobs.update().where(c.project_id == project_id, c.id == job_id, c.state.in_(("waiting", "running")))
+    tx.execute(query.values(state="cancelled", updated_at=now))
+    return find_job(tx, project_id, job_id)
 
 
 def touch(tx: Tx, job_id: int, owner: str, now: float) -> None:
@@ -144,8 +154,8 @@ def touch(tx: Tx, job_id: int, owner: str, now: float) -> None:
 
 
 def finish_job(tx: Tx, job_id: int, owner: str, state: str, reason: str, now: float) -> None:
-    """End an import as 'done' or 'failed'."""
-    mine = sa.and_(import_jobs.c.id == job_id, import_jobs.c.owner == owner)
+    """End an import as 'done' or 'failed', unless it was cancelled."""
+    mine = sa.and_(import_jobs.c.id == job_id, import_jobs.c.owner == owner, import_jobs.c.state == "running")
     tx.execute(import_jobs.update().where(mine).values(state=state, reason=reason, updated_at=now))
 
 
@@ -153,3 +163,9 @@ def errors_of(tx: Tx, job_id: int, n: int = KEPT_ERRORS) -> tuple[RowError, ...]
     """Return the refused rows of an import, the first `n`."""
     query = sa.select(import_errors.c.line, import_errors.c.name, import_errors.c.reason).where(import_errors.c.job_id == job_id)
     return tuple(RowError(*row) for row in tx.execute(query.order_by(import_errors.c.id).limit(n)))
+
+
+def cancel_all(tx: Tx, project_id: int, reason: str, now: float) -> None:
+    """End every import of a project that has not ended."""
+    mine = sa.and_(import_jobs.c.project_id == project_id, import_jobs.c.state.in_(("waiting", "running")))
+    tx.execute(import_jobs.update().where(mine).values(state="failed", reason=reason, owner="", updated_at=now))

@@ -1,7 +1,8 @@
 """The outbox: labels on their way to the cluster. A row stays until the cluster's label log has it or refuses it.
 
-Owns the life of `outbox` rows: new → sent (with a batch id that never changes) → done or failed. Must never merge or reorder
-what is in a batch: repeating a batch has to be the same bytes. Called by the pilot.
+Owns the life of `outbox` rows: new → sent (with a batch id that never changes) → done or failed. Labels of rules have states of
+their own for the first two, so that a hundred thousand of them never stand before one of a person. Must never merge or reorder what
+is in a batch: repeating a batch has to be the same bytes. Called by the pilot.
 """
 
 from __future__ import annotations
@@ -14,7 +15,11 @@ import sqlalchemy as sa
 
 from webapp.db import tables as t
 from webapp.db.engine import Tx
-from webapp.db.revisions import DONE, FAILED, NEW, SENT
+from webapp.db.revisions import DONE, FAILED, NEW, RULES_NEW, RULES_SENT, SENT
+
+OF_PEOPLE, OF_RULES = (NEW, SENT), (RULES_NEW, RULES_SENT)
+_IN_FLIGHT = (SENT, RULES_SENT)
+_OPEN = (*OF_PEOPLE, *OF_RULES)
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -34,6 +39,10 @@ class Row(msgspec.Struct, frozen=True):
     annotator: str
     draft: tuple[str, ...] | None
     draft_version: str | None
+    source: str
+    proba: bytes | None
+    value: str | None
+    draft_value: str | None
 
 
 class Failure(msgspec.Struct, frozen=True):
@@ -54,7 +63,7 @@ _COLUMNS = [
     *(t.items.c[n] for n in ("item_id", "link", "content")),
     *(t.annotations.c[n] for n in ("revision", "labels", "is_deleted")),
     t.users.c.name,
-    *(t.annotations.c[n] for n in ("draft", "draft_version")),
+    *(t.annotations.c[n] for n in ("draft", "draft_version", "source", "proba", "value", "draft_value")),
 ]
 _OF = [t.outbox.c.state == sa.bindparam("state"), t.outbox.c.project_id == sa.bindparam("project_id")]
 _BY_STATE = sa.select(*_COLUMNS).select_from(_FROM).where(*_OF).order_by(t.outbox.c.id).limit(sa.bindparam("n"))
@@ -91,16 +100,16 @@ def rows_of_batch(tx: Tx, project_id: int, batch_id: str) -> list[Row]:
     return [_row(row) for row in tx.execute(query.order_by(t.outbox.c.id))]
 
 
-def bind_batch(tx: Tx, row_ids: Sequence[int], batch_id: str, now: float) -> None:
-    """Give new rows their batch id for ever; they count as sent, to nobody yet."""
-    tx.execute(t.outbox.update().where(t.outbox.c.id.in_(row_ids)).values(state=SENT, batch_id=batch_id, master="", sent_at=now))
+def bind_batch(tx: Tx, row_ids: Sequence[int], batch_id: str, now: float, state: int = SENT) -> None:
+    """Give new rows their batch id for ever; they count as sent (`state`: by people, or by rules), to nobody yet."""
+    tx.execute(t.outbox.update().where(t.outbox.c.id.in_(row_ids)).values(state=state, batch_id=batch_id, master="", sent_at=now))
 
 
 def touch_batch(tx: Tx, project_id: int, batch_id: str, master: str, now: float) -> None:
     """Note who acknowledged a batch, and when ('' = it was tried, nobody did)."""
     tx.execute(
         t.outbox.update()
-        .where(t.outbox.c.project_id == project_id, t.outbox.c.batch_id == batch_id, t.outbox.c.state == SENT)
+        .where(t.outbox.c.project_id == project_id, t.outbox.c.batch_id == batch_id, t.outbox.c.state.in_(_IN_FLIGHT))
         .values(master=master, sent_at=now, attempts=t.outbox.c.attempts + 1)
     )
 
@@ -113,14 +122,14 @@ def batches_to_send(tx: Tx, project_id: int, master: str, unanswered_before: flo
         sa.and_(c.master != master, c.sent_at < unanswered_before),
         sa.and_(c.master == master, c.sent_at < acknowledged_before),
     )
-    query = sa.select(c.batch_id, sa.func.min(c.id)).where(c.state == SENT, c.project_id == project_id, late)
+    query = sa.select(c.batch_id, sa.func.min(c.id)).where(c.state.in_(_IN_FLIGHT), c.project_id == project_id, late)
     return [row[0] for row in tx.execute(query.group_by(c.batch_id).order_by(sa.func.min(c.id)).limit(64))]
 
 
 def mark_done(tx: Tx, row_ids: Sequence[int]) -> None:
     """The label log has these."""
     if row_ids:
-        tx.execute(t.outbox.update().where(t.outbox.c.id.in_(row_ids), t.outbox.c.state == SENT).values(state=DONE))
+        tx.execute(t.outbox.update().where(t.outbox.c.id.in_(row_ids), t.outbox.c.state.in_(_IN_FLIGHT)).values(state=DONE))
 
 
 def mark_failed(tx: Tx, reasons: Sequence[tuple[int, str]]) -> None:
@@ -133,11 +142,15 @@ def mark_failed(tx: Tx, reasons: Sequence[tuple[int, str]]) -> None:
 def retry_failed(tx: Tx, project_id: int) -> int:
     """Send the refused ones again, under new batch ids (after their cause was removed); return how many."""
     query = t.outbox.update().where(t.outbox.c.project_id == project_id, t.outbox.c.state == FAILED)
-    return int(tx.execute(query.values(state=NEW, batch_id=None, reason="", attempts=0)).rowcount)
+    by_rules = sa.select(t.annotations.c.id).where(
+        t.annotations.c.id == t.outbox.c.annotation_id, t.annotations.c.source == "rules"
+    )
+    state = sa.case((by_rules.exists(), RULES_NEW), else_=NEW)
+    return int(tx.execute(query.values(state=state, batch_id=None, reason="", attempts=0)).rowcount)
 
 
 def oldest_waiting(tx: Tx, project_id: int) -> float | None:
-    """Return when the oldest label that is not in the cluster's log was given, None = all are in it."""
+    """Return when the oldest label of a person that is not in the cluster's log was given, None = all are in it."""
     found: list[float] = []
     for state in (NEW, SENT):
         query = sa.select(t.outbox.c.created_at).where(t.outbox.c.state == state, t.outbox.c.project_id == project_id)
@@ -149,7 +162,7 @@ def oldest_waiting(tx: Tx, project_id: int) -> float | None:
 def note_wait(tx: Tx, project_id: int, reason: str) -> None:
     """Say why the labels on their way do not arrive, on the oldest of them; '' = they do again."""
     c = t.outbox.c
-    is_open = sa.and_(c.state.in_((NEW, SENT)), c.project_id == project_id)
+    is_open = sa.and_(c.state.in_(_OPEN), c.project_id == project_id)
     if reason:
         oldest = sa.select(sa.func.min(c.id)).where(is_open).scalar_subquery()
         tx.execute(t.outbox.update().where(c.id == oldest).values(reason=reason))
@@ -159,7 +172,7 @@ def note_wait(tx: Tx, project_id: int, reason: str) -> None:
 
 def why_waiting(tx: Tx, project_id: int) -> str:
     """Return why the labels on their way do not arrive, '' = nothing holds them."""
-    for state in (NEW, SENT):  # one state a query, for the index
+    for state in _OPEN:  # one state a query, for the index
         query = sa.select(t.outbox.c.reason).where(t.outbox.c.state == state, t.outbox.c.project_id == project_id)
         reason = tx.execute(query.order_by(t.outbox.c.id).limit(1)).scalar()
         if reason:
@@ -167,9 +180,9 @@ def why_waiting(tx: Tx, project_id: int) -> str:
     return ""
 
 
-def waiting(tx: Tx, project_id: int, most: int = 10_000) -> int:
-    """Return how many labels are on their way, counted up to `most`."""
-    open_states = sa.and_(t.outbox.c.state.in_((NEW, SENT)), t.outbox.c.project_id == project_id)
+def waiting(tx: Tx, project_id: int, states: tuple[int, ...] = OF_PEOPLE, most: int = 10_000) -> int:
+    """Return how many labels of people (or of `OF_RULES`) are on their way, counted up to `most`."""
+    open_states = sa.and_(t.outbox.c.state.in_(states), t.outbox.c.project_id == project_id)
     return int(
         tx.execute(
             sa.select(sa.func.count()).select_from(sa.select(t.outbox.c.id).where(open_states).limit(most).subquery())

@@ -13,8 +13,8 @@ import numpy as np
 import sqlalchemy as sa
 
 from webapp.db.engine import Tx
-from webapp.db.items import OPEN
-from webapp.db.tables import items, leases, rankings
+from webapp.db.items import UNSEEN
+from webapp.db.tables import items, rankings
 
 
 class Ranking(msgspec.Struct, frozen=True):
@@ -80,28 +80,18 @@ def read_ranking(tx: Tx, project_id: int) -> Ranking | None:
 
 
 def still_free(tx: Tx, project_id: int, item_ids: Sequence[str]) -> set[str]:
-    """Return which of the named items are not labelled."""
+    """Return which of the named items no person has labelled."""
     free: set[str] = set()
     for start in range(0, len(item_ids), 5000):
-        query = sa.select(items.c.item_id).where(items.c.project_id == project_id, items.c.state == OPEN)
+        query = sa.select(items.c.item_id).where(items.c.project_id == project_id, items.c.state.in_(UNSEEN))
         free.update(tx.execute(query.where(items.c.item_id.in_(item_ids[start : start + 5000]))).scalars())
     return free
 
 
 def first_open(tx: Tx, project_id: int, n: int) -> list[str]:
-    """Return the ids of the first `n` unlabelled items by position."""
-    query = sa.select(items.c.item_id).where(items.c.project_id == project_id, items.c.state == OPEN)
-    return list(tx.execute(query.order_by(items.c.position).limit(n)).scalars())
-
-
-def has_free(tx: Tx, project_id: int, now: float) -> bool:
-    """Return whether any unlabelled item is not leased (looks at no more rows than live leases and one)."""
-    query = (
-        sa.select(items.c.id)
-        .select_from(items.outerjoin(leases, leases.c.item == items.c.id))
-        .where(items.c.project_id == project_id, items.c.state == OPEN)
-        .where(sa.or_(leases.c.item.is_(None), leases.c.expires_at <= now))
-        .order_by(items.c.position)
-        .limit(1)
-    )
-    return tx.execute(query).first() is not None
+    """Return the ids of the first `n` items that no person has labelled, by position; those that rules labelled come behind."""
+    found: list[str] = []
+    for state in UNSEEN:
+        query = sa.select(items.c.item_id).where(items.c.project_id == project_id, items.c.state == state)
+        found += tx.execute(query.order_by(items.c.position).limit(n - len(found))).scalars()
+    return found

@@ -1,26 +1,33 @@
 """Annotations and their outbox rows: written together or not at all.
 
-Owns the table `annotations` and the birth of each row of `outbox`. Must never write one without the other: that pair is what makes
-a saved label a label the cluster will get. Called by `webapp.labelling` inside a write transaction.
+Owns the table `annotations` and the birth of each row of `outbox`. Must never write one without the other where the cluster
+learns the project: that pair is what makes a saved label a label the cluster will get. Called by `webapp.labelling` inside a write
+transaction.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 import sqlalchemy as sa
 
 from webapp.db import tables as t
-from webapp.db import tallies
+from webapp.db import tallies, webhooks
 from webapp.db.engine import Tx
-from webapp.db.items import LABELLED, OPEN
+from webapp.db.items import LABELLED, OPEN, RULED
+from webapp.kinds.values import Value, decode_more
 
-NEW, SENT, DONE, FAILED = 0, 1, 2, 3
+NEW, SENT, DONE, FAILED, RULES_NEW, RULES_SENT = 0, 1, 2, 3, 4, 5
+LONGEST_S = 120.0  # what one item counts at most in seconds per item: whoever goes for lunch is not slow
+PERSON, RULES = "person", "rules"  # where a label comes from; drafts made by rules have RULES as their version
+CONSENSUS, REVIEW, BULK = "consensus", "review", "bulk"  # the label of several opinions, of a reviewer, of drafts accepted unseen
+NOBODY = frozenset({RULES, CONSENSUS, BULK})  # labels of these sources are no single person's
 
 
 class Held(msgspec.Struct, frozen=True):
-    """An item, locked for this transaction, with the lease on it if there is one."""
+    """An item, locked for this transaction, with the lease on it if there is one. `n_chars` of its text, where it was asked for."""
 
     number: int
     item_id: str
@@ -32,10 +39,13 @@ class Held(msgspec.Struct, frozen=True):
     lease_expires_at: float | None
     draft: str | None
     draft_version: str | None
+    draft_value: str | None
+    n_chars: int | None = None
 
 
 class Annotation(msgspec.Struct, frozen=True):
-    """One revision of an item's label."""
+    """One revision of an item's label. `source` says who gave it: a person, or the rules that `user_id` applied; `proba` is then
+    how likely each of the project's labels is, as float32. `value` and `draft_value`: what is said beside the labels, as JSON."""
 
     id: int
     item: int
@@ -51,18 +61,31 @@ class Annotation(msgspec.Struct, frozen=True):
     key: str | None
     window_no: int
     created_at: float
+    source: str = PERSON
+    proba: bytes | None = None
+    value: str | None = None
+    draft_value: str | None = None
+
+    @property
+    def said(self) -> Value:
+        """Return all that was said."""
+        return decode_more(self.labels, self.value)
 
 
 _NAMES = [f.name for f in msgspec.structs.fields(Annotation)]
 _COLUMNS = [t.annotations.c[name] for name in _NAMES]
-_HELD = (
-    sa.select(
-        *(t.items.c[n] for n in ("id", "item_id", "state", "revision", "annotation_id")),
-        *(t.leases.c[n] for n in ("lease_id", "user_id", "expires_at", "draft", "draft_version")),
-    )
-    .select_from(t.items.outerjoin(t.leases, t.leases.c.item == t.items.c.id))
-    .where(t.items.c.project_id == sa.bindparam("project_id"), t.items.c.item_id == sa.bindparam("item_id"))
-)
+_OF_HELD = [
+    *(t.items.c[n] for n in ("id", "item_id", "state", "revision", "annotation_id")),
+    *(t.leases.c[n] for n in ("lease_id", "user_id", "expires_at", "draft", "draft_version", "draft_value")),
+]
+
+
+def _held(*more: sa.ColumnElement[int | None]) -> sa.Select[Any]:
+    query = sa.select(*_OF_HELD, *more).select_from(t.items.outerjoin(t.leases, t.leases.c.item == t.items.c.id))
+    return query.where(t.items.c.project_id == sa.bindparam("project_id"), t.items.c.item_id == sa.bindparam("item_id"))
+
+
+_HELD, _HELD_AND_CHARS = _held(), _held(sa.func.length(t.items.c.content))
 _LOCK_ITEM = (
     sa.select(t.items.c.id)
     .where(t.items.c.project_id == sa.bindparam("project_id"), t.items.c.item_id == sa.bindparam("item_id"))
@@ -80,15 +103,48 @@ _UPDATE_ITEM = (
     .where(t.items.c.id == sa.bindparam("number"))
     .values(state=sa.bindparam("new_state"), revision=sa.bindparam("new_revision"), annotation_id=sa.bindparam("current"))
 )
+_CHECKED = (
+    t.rule_votes.update()
+    .where(t.rule_votes.c.item == sa.bindparam("number"), t.rule_votes.c.said.is_not(None))
+    .values(checked=sa.bindparam("label"), confidence=None)
+)
 _DROP_LEASE = t.leases.delete().where(t.leases.c.item == sa.bindparam("number"))
 
 
-def hold_item(tx: Tx, project_id: int, item_id: str) -> Held | None:
-    """Lock one item until the end of the transaction and return it with its lease; None = no such item."""
+def _whole_answer() -> sa.Select[Any]:
+    """Return one PostgreSQL statement that writes a label, its outbox row, the item's new state, the end of its lease and what
+    webhooks get of it: one way there and back instead of five. It binds `said_<column>` and `project`."""
+    names = [name for name in _NAMES if name != "id"] + ["project_id"]
+    said = {name: sa.bindparam(f"said_{name}", type_=t.annotations.c[name].type) for name in names}
+    label = t.annotations.insert().values(said).returning(t.annotations.c.id).cte("label")
+    number = sa.select(label.c.id).scalar_subquery()
+    row: tuple[sa.ColumnElement[Any], ...] = (
+        said["project_id"],
+        label.c.id,
+        sa.literal_column(str(NEW)),
+        sa.literal_column("0"),
+        said["created_at"],
+    )
+    queued = t.outbox.insert().from_select(["project_id", "annotation_id", "state", "attempts", "created_at"], sa.select(*row))
+    values = {"state": sa.literal_column(str(LABELLED)), "revision": said["revision"], "annotation_id": number}
+    item = t.items.update().where(t.items.c.id == said["item"]).values(values)
+    lease = t.leases.delete().where(t.leases.c.item == said["item"])
+    parts = (queued.cte("queued"), item.cte("said_item"), lease.cte("ended"), webhooks.noting(number).cte("noted"))
+    return sa.select(label.c.id).add_cte(*parts)
+
+
+_WHOLE_ANSWER = _whole_answer()
+
+
+def hold_item(tx: Tx, project_id: int, item_id: str, with_chars: bool = False) -> Held | None:
+    """Lock one item until the end of the transaction and return it with its lease; None = no such item.
+
+    `with_chars`: also how long its text is, in code points (None where it is behind a link).
+    """
     given = {"project_id": project_id, "item_id": item_id}
     if tx.dialect.name == "postgresql":
         tx.execute(_LOCK_ITEM, given)
-    row = tx.execute(_HELD, given).first()
+    row = tx.execute(_HELD_AND_CHARS if with_chars else _HELD, given).first()
     return Held(*row) if row else None
 
 
@@ -123,29 +179,51 @@ def history_of(tx: Tx, item: int) -> tuple[Annotation, ...]:
     return tuple(a for a in map(_annotation, rows) if a is not None)
 
 
-def add_annotation(tx: Tx, project_id: int, held: Held, new: Annotation) -> Annotation:
-    """Write the next revision of an item, its outbox row, the item's state, the end of its lease and the counts."""
+def add_annotation(tx: Tx, project_id: int, held: Held, new: Annotation, is_learned: bool = True) -> Annotation:
+    """Write a person's next revision of an item, its outbox row (where the cluster learns the project), the item's state, the end
+    of its lease and the counts."""
     values = msgspec.structs.asdict(new)
     values["labels"] = msgspec.json.encode(new.labels).decode()
     values["draft"] = msgspec.json.encode(new.draft).decode() if new.draft is not None else None
     del values["id"]
-    number = tx.execute(_INSERT, {**values, "project_id": project_id}).scalar_one()
-    tx.execute(
-        _OUTBOX, {"project_id": project_id, "annotation_id": number, "state": NEW, "attempts": 0, "created_at": new.created_at}
-    )
-    state, current = (OPEN, None) if new.is_deleted else (LABELLED, number)
-    tx.execute(_UPDATE_ITEM, {"number": held.number, "new_state": state, "new_revision": new.revision, "current": current})
-    tx.execute(_DROP_LEASE, {"number": held.number})
-    if held.annotation_id is not None:
+    number = _write(tx, project_id, held, new, values, is_learned)
+    if held.revision:  # what rules said of the item, if they did, is checked now
+        tx.execute(_CHECKED, {"number": held.number, "label": None if new.is_deleted else "|".join(new.labels)})
+    if held.state == RULED:
+        tallies.add_ruled(tx, project_id, -1)
+    elif held.state == LABELLED and held.annotation_id is not None:
         _count(tx, project_id, find_annotation(tx, held.annotation_id), -1)
     if not new.is_deleted:
         _count(tx, project_id, new, 1)
     return msgspec.structs.replace(new, id=number)
 
 
+def _write(tx: Tx, project_id: int, held: Held, new: Annotation, values: dict[str, Any], is_learned: bool) -> int:
+    """Write the annotation with all that goes with it; return its number."""
+    given = {**values, "project_id": project_id}
+    if is_learned and not new.is_deleted and tx.dialect.name == "postgresql":
+        said = {f"said_{name}": value for name, value in given.items()}
+        return int(tx.execute(_WHOLE_ANSWER, {**said, "project": project_id}).scalar_one())
+    number = int(tx.execute(_INSERT, given).scalar_one())
+    if is_learned:
+        fixed = {"state": NEW, "attempts": 0, "created_at": new.created_at}
+        tx.execute(_OUTBOX, {"project_id": project_id, "annotation_id": number, **fixed})
+    state, current = (OPEN, None) if new.is_deleted else (LABELLED, number)
+    tx.execute(_UPDATE_ITEM, {"number": held.number, "new_state": state, "new_revision": new.revision, "current": current})
+    tx.execute(_DROP_LEASE, {"number": held.number})
+    webhooks.note_label(tx, project_id, number)
+    return number
+
+
 def _count(tx: Tx, project_id: int, label: Annotation | None, sign: int) -> None:
     if label is None:
         return
-    is_drafted = label.draft is not None
-    change = tallies.Tally(labels=sign, drafted=sign * is_drafted, corrected=sign * label.is_corrected)
+    is_drafted = label.draft is not None and label.draft_version != RULES  # corrections tell of models; rules have their own table
+    change = tallies.Tally(
+        labels=sign,
+        drafted=sign * is_drafted,
+        corrected=sign * (is_drafted and label.is_corrected),
+        timed=sign * (label.seconds is not None),
+        seconds=sign * min(label.seconds or 0.0, LONGEST_S),
+    )
     tallies.add(tx, project_id, change, (label.draft_version or "") if is_drafted else "", label.window_no)

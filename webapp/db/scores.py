@@ -7,20 +7,23 @@ status page.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 import numpy as np
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
 
 from labelloop.decoding import decode_json
 from webapp.db.engine import Tx
-from webapp.db.items import OPEN, STORED, StoredItem
+from webapp.db.items import STORED, UNSEEN, NewDraft, StoredItem, draft_row
 from webapp.db.tables import blocks, head_drafts, items, scoring
 
 
 class Scored(msgspec.Struct, frozen=True, kw_only=True):
     """The pilot's memory of a project. Items up to `position` are in blocks; the drafts of all blocks are from `version` (at
-    `pointer`). `is_ordered`: the queue stands in the order of that version, made from `ranked_items` items by `strategy`."""
+    `pointer`). `is_ordered`: the queue stands in the order of that version, made from `ranked_items` items by `strategy` with
+    `parameters`; `problem` says why another had to stand in for it."""
 
     position: int = -1
     pointer: int = 0
@@ -28,6 +31,8 @@ class Scored(msgspec.Struct, frozen=True, kw_only=True):
     is_ordered: bool = False
     ranked_items: int = 0
     strategy: str = ""
+    parameters: dict[str, Any] = {}
+    problem: str = ""
 
 
 class Block(msgspec.Struct, frozen=True):
@@ -85,20 +90,29 @@ def save_answers(tx: Tx, block_id: int, version: str, pointer: int, answers: np.
     tx.execute(newer.values(version=version, pointer=pointer, record_bytes=answers.itemsize, answers=answers.tobytes()))
 
 
-def save_head(tx: Tx, project_id: int, version: str, pointer: int, drafts: Sequence[tuple[int, tuple[str, ...], float]]) -> None:
-    """Store drafts of single items (number, labels, confidence) ahead of their blocks."""
-    numbers = [number for number, _, _ in drafts]
-    if not numbers:
-        return
-    tx.execute(head_drafts.delete().where(head_drafts.c.item.in_(numbers)))
-    fixed = {"project_id": project_id, "version": version, "pointer": pointer}
-    rows = [{"item": n, "labels": msgspec.json.encode(labels).decode(), "confidence": c, **fixed} for n, labels, c in drafts]
-    tx.execute(head_drafts.insert(), rows)
+def _upsert_head(dialect: Any) -> Any:
+    statement = dialect.insert(head_drafts)
+    fields = ("version", "pointer", "labels", "confidence", "value")
+    return statement.on_conflict_do_update(
+        index_elements=[head_drafts.c.item],
+        set_={name: statement.excluded[name] for name in fields},
+        where=head_drafts.c.pointer <= statement.excluded.pointer,
+    )
+
+
+_UPSERT_HEAD = {"sqlite": _upsert_head(sqlite), "postgresql": _upsert_head(postgresql)}
+
+
+def save_head(tx: Tx, project_id: int, pointer: int, drafts: Sequence[tuple[int, NewDraft]]) -> None:
+    """Store drafts of single items, by number: ahead of their blocks, or for good where they say more than labels; newer stay."""
+    if drafts:
+        tx.execute(_UPSERT_HEAD[tx.dialect.name], [draft_row(project_id, number, one, pointer) for number, one in drafts])
 
 
 def drop_head_before(tx: Tx, project_id: int, pointer: int) -> None:
-    """Forget drafts of single items that the blocks have by now."""
-    tx.execute(head_drafts.delete().where(head_drafts.c.project_id == project_id, head_drafts.c.pointer <= pointer))
+    """Forget drafts of single items that the blocks have by now; those that came with an import (pointer 0) stay behind them."""
+    mine = sa.and_(head_drafts.c.project_id == project_id, head_drafts.c.pointer.between(1, pointer))
+    tx.execute(head_drafts.delete().where(mine))
 
 
 def unbind_shards(tx: Tx, block_ids: Sequence[int]) -> None:
@@ -128,10 +142,10 @@ def n_unbound(tx: Tx, project_id: int) -> int:
 
 
 def open_items_of(tx: Tx, numbers: Sequence[int]) -> list[StoredItem]:
-    """Return the unlabelled ones among items known by number."""
+    """Return those that no person has labelled among items known by number."""
     found: list[StoredItem] = []
     for start in range(0, len(numbers), 5000):
         part = [int(number) for number in numbers[start : start + 5000]]
-        rows = tx.execute(sa.select(*STORED).where(items.c.id.in_(part), items.c.state == OPEN))
+        rows = tx.execute(sa.select(*STORED).where(items.c.id.in_(part), items.c.state.in_(UNSEEN)))
         found += [StoredItem(*row) for row in rows]
     return found

@@ -6,6 +6,8 @@ Called by `webapp.accounts`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 import sqlalchemy as sa
 
@@ -23,6 +25,7 @@ class User(msgspec.Struct, frozen=True):
     is_active: bool
     session_key: str
     locale: str
+    theme: str
     created_at: float
 
 
@@ -34,7 +37,7 @@ class Token(msgspec.Struct, frozen=True):
     created_at: float
 
 
-_USER = [users.c.id, users.c.name, users.c.is_admin, users.c.is_active, users.c.session_key, users.c.locale, users.c.created_at]
+_USER = [users.c[name] for name in User.__struct_fields__]
 _BY_SESSION = sa.select(*_USER).where(users.c.session_key == sa.bindparam("key"))
 _BY_TOKEN = sa.select(*_USER).join(tokens, tokens.c.user_id == users.c.id).where(tokens.c.hash == sa.bindparam("hash"))
 _FIRST_USER_LOCK = 0x6C6F6F71
@@ -128,3 +131,21 @@ def drop_token(tx: Tx, user_id: int, token_id: int) -> bool:
     """Delete one token of one account; False when there is none."""
     gone = tx.execute(tokens.delete().where(tokens.c.user_id == user_id, tokens.c.id == token_id))
     return bool(gone.rowcount)
+
+
+def count_admins(tx: Tx) -> int:
+    """Return how many active admins there are."""
+    return int(tx.execute(sa.select(sa.func.count()).where(users.c.is_admin, users.c.is_active)).scalar_one())
+
+
+def names_of(tx: Tx, user_ids: Sequence[int]) -> dict[int, str]:
+    """Return the names of accounts by their numbers."""
+    if not user_ids:
+        return {}
+    return {row[0]: row[1] for row in tx.execute(sa.select(users.c.id, users.c.name).where(users.c.id.in_(list(user_ids))))}
+
+
+def is_admin(tx: Tx, user_id: int) -> bool:
+    """Return whether an account is an active admin's."""
+    query = sa.select(users.c.id).where(users.c.id == user_id, users.c.is_admin, users.c.is_active)
+    return tx.execute(query).first() is not None

@@ -13,6 +13,8 @@ await build({
   bundle: true,
   minify: true,
   format: "esm",
+  splitting: true,
+  chunkNames: "part-[hash]",
   target: ["es2022"],
   legalComments: "none",
   loader: { ".svg": "dataurl" },

@@ -10,22 +10,27 @@ from collections.abc import Sequence
 
 import msgspec
 
-from labelloop.errors import ConflictError, InvalidInputError, NotFoundError
+from labelloop.errors import ConflictError, NotFoundError
 from webapp.db import revisions, tallies
 from webapp.db.engine import Tx
 from webapp.db.items import LABELLED
 from webapp.db.projects import Project
 from webapp.db.revisions import Annotation, Held
+from webapp.kinds import checks
+from webapp.kinds.limits import check_within
+from webapp.kinds.values import Value, decode_more, encode_more, is_same
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """What an annotator says of one item. `lease` '' = a correction or a script's label, without a lease."""
+    """What an annotator says of one item. `lease` '' = a correction or a script's label, without a lease. `value` is all that is
+    said where that is more than labels."""
 
     item_id: str
     labels: tuple[str, ...]
     lease: str = ""
     seconds: float | None = None
     key: str = ""
+    value: Value | None = None
 
 
 class Saved(msgspec.Struct, frozen=True):
@@ -37,38 +42,40 @@ class Saved(msgspec.Struct, frozen=True):
     annotation_id: int
     is_corrected: bool
     is_repeat: bool
+    value: str | None = None  # what was said beside the labels, as JSON
 
 
 def check_labels(project: Project, labels: Sequence[str]) -> tuple[str, ...]:
-    """Return the labels in the project's order. Raises InvalidInputError naming the one at fault."""
-    for label in labels:
-        if label not in project.labels:
-            known = ", ".join(project.labels[:20])
-            raise InvalidInputError(f"label {label!r} is not in project {project.slug!r}: use one of {known}")
-    if len(set(labels)) != len(labels):
-        raise InvalidInputError(f"labels {list(labels)!r} name one label twice: name each once")
-    if not project.is_multilabel and len(labels) != 1:
-        raise InvalidInputError(f"{len(labels)} labels for an item of project {project.slug!r}, which takes exactly one: send one")
-    return tuple(label for label in project.labels if label in labels)
+    """Return the labels in the project's order, earlier names as they are now. Raises InvalidInputError naming the one at fault."""
+    labels = project.current(labels) if len(set(labels)) == len(labels) else labels
+    return checks.check_labels(project.labels, labels, project.kind_rules.is_single, project.slug)
+
+
+def check_answer(project: Project, answer: Answer) -> Value:
+    """Return what an answer says, in the form in which it is kept. Raises InvalidInputError naming what is at fault."""
+    said = project.value_now(answer.value or Value(answer.labels))
+    return check_within(project.limits_now, checks.check_value(project.kind_rules, project.labels, said, name=project.slug))
 
 
 def save_answer(tx: Tx, project: Project, user_id: int, answer: Answer, now: float) -> Saved:
     """Write one answer, or return the earlier one that this call repeats.
 
-    Raises InvalidInputError (a label that is not in the project), NotFoundError (no such item), ConflictError (the lease was
-    answered with something else, or is in other hands).
+    Raises InvalidInputError (a label that is not in the project, a mark out of its place), NotFoundError (no such item),
+    ConflictError (the lease was answered with something else, or is in other hands).
     """
-    labels = check_labels(project, answer.labels)
-    held = revisions.hold_item(tx, project.id, answer.item_id)
+    value, with_chars = check_answer(project, answer), project.kind_rules.shape == "span"
+    held = revisions.hold_item(tx, project.id, answer.item_id, with_chars)
     if held is None:
         raise NotFoundError(f"project {project.slug!r} has no item {answer.item_id!r}: import it first")
+    checks.check_ends(value, held.n_chars)
     earlier = _earlier(tx, project, answer, held)
     if earlier is not None:
-        _check_repeat(earlier, held, labels, user_id)
+        _check_repeat(earlier, held, value, user_id)
         return _saved(held.item_id, earlier, is_repeat=True)
     _check_lease(held, answer.lease, user_id, now)
-    new = _next_revision(tx, project.id, held, answer, labels, user_id, now)
-    return _saved(held.item_id, revisions.add_annotation(tx, project.id, held, new), is_repeat=False)
+    held = _with_draft_as_now(project, held)
+    new = _next_revision(tx, project.id, held, answer, value, user_id, now)
+    return _saved(held.item_id, revisions.add_annotation(tx, project.id, held, new, project.is_learned), is_repeat=False)
 
 
 def save_undo(tx: Tx, project: Project, user_id: int, item_id: str, is_owner: bool, now: float) -> Saved:
@@ -81,9 +88,18 @@ def save_undo(tx: Tx, project: Project, user_id: int, item_id: str, is_owner: bo
     current = revisions.find_annotation(tx, held.annotation_id)
     if current is not None and current.user_id != user_id and not is_owner:
         raise ConflictError(f"item {item_id!r} was labelled by somebody else: only the project's owner may withdraw that")
-    withdrawn = _next_revision(tx, project.id, held, Answer(item_id=item_id, labels=()), (), user_id, now)
+    withdrawn = _next_revision(tx, project.id, held, Answer(item_id=item_id, labels=()), Value(), user_id, now)
     new = msgspec.structs.replace(withdrawn, is_deleted=True)
-    return _saved(item_id, revisions.add_annotation(tx, project.id, held, new), is_repeat=False)
+    return _saved(item_id, revisions.add_annotation(tx, project.id, held, new, project.is_learned), is_repeat=False)
+
+
+def _with_draft_as_now(project: Project, held: Held) -> Held:
+    """Return the lease with its draft as its labels are called now: one of another name is no correction."""
+    if held.draft is None or not project.label_set.left:
+        return held
+    shown = project.current(msgspec.json.decode(held.draft))
+    more = project.current_more(held.draft_value)
+    return msgspec.structs.replace(held, draft=msgspec.json.encode(shown).decode(), draft_value=more)
 
 
 def _earlier(tx: Tx, project: Project, answer: Answer, held: Held) -> Annotation | None:
@@ -93,13 +109,19 @@ def _earlier(tx: Tx, project: Project, answer: Answer, held: Held) -> Annotation
     return by_key or (None if is_out else revisions.find_by_lease(tx, answer.lease))
 
 
-def _check_repeat(earlier: Annotation, held: Held, labels: tuple[str, ...], user_id: int) -> None:
-    if (earlier.item, earlier.labels, earlier.user_id) == (held.number, labels, user_id) and not earlier.is_deleted:
+def _check_repeat(earlier: Annotation, held: Held, value: Value, user_id: int) -> None:
+    said = (earlier.item, earlier.labels, earlier.value, earlier.user_id)
+    if said == (held.number, value.labels, encode_more(value), user_id) and not earlier.is_deleted:
         return
     raise ConflictError(
-        f"this lease or key was answered before with {list(earlier.labels)!r}: nothing was changed; "
+        f"this lease or key was answered before with {_shown(earlier)}: nothing was changed; "
         "to correct a label, send it with neither the lease nor the key"
     )
+
+
+def _shown(earlier: Annotation) -> str:
+    more = f" and {earlier.value[:80]}" if earlier.value else ""
+    return f"{list(earlier.labels)!r}{more}"
 
 
 def _check_lease(held: Held, lease: str, user_id: int, now: float) -> None:
@@ -114,27 +136,35 @@ def _check_lease(held: Held, lease: str, user_id: int, now: float) -> None:
         )
 
 
-def _next_revision(
-    tx: Tx, project_id: int, held: Held, answer: Answer, labels: tuple[str, ...], user_id: int, now: float
-) -> Annotation:
+def _next_revision(tx: Tx, project_id: int, held: Held, answer: Answer, value: Value, user_id: int, now: float) -> Annotation:
     draft = tuple(msgspec.json.decode(held.draft)) if answer.lease and held.draft is not None else None
     return Annotation(
         id=0,
         item=held.number,
         revision=held.revision + 1,
-        labels=labels,
+        labels=value.labels,
         is_deleted=False,
         user_id=user_id,
         draft=draft,
         draft_version=held.draft_version if draft is not None else None,
-        is_corrected=draft is not None and set(draft) != set(labels),
+        is_corrected=draft is not None and _differs(draft, held.draft_value, value),
         seconds=answer.seconds,
         lease_id=answer.lease or None,
         key=answer.key or None,
         window_no=tallies.total(tx, project_id).drafted // tallies.WINDOW_LABELS if draft is not None else 0,
         created_at=now,
+        value=encode_more(value),
+        draft_value=held.draft_value if draft is not None else None,
     )
 
 
+def _differs(draft: tuple[str, ...], draft_value: str | None, value: Value) -> bool:
+    """Return whether a person said something else than the draft."""
+    if draft_value is None and value.is_plain:
+        return set(draft) != set(value.labels)
+    return not is_same(decode_more(draft, draft_value), value)
+
+
 def _saved(item_id: str, annotation: Annotation, is_repeat: bool) -> Saved:
-    return Saved(item_id, annotation.revision, annotation.labels, annotation.id, annotation.is_corrected, is_repeat)
+    one = annotation
+    return Saved(item_id, one.revision, one.labels, one.id, one.is_corrected, is_repeat, one.value)

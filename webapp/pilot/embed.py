@@ -14,11 +14,11 @@ from collections.abc import Mapping, Sequence
 
 from labelloop import messages as m
 from webapp.cluster_door import ClusterDoor
-from webapp.db import events, items, scores
+from webapp.db import events, items, retries, scores
 from webapp.db.engine import Database
 from webapp.db.items import StoredItem, link_of
 from webapp.db.projects import Project
-from webapp.pilot.results import answers_of, read_results
+from webapp.pilot.results import answers_of, marked_drafts, read_results
 
 logger = logging.getLogger(__name__)
 BATCH_ITEMS = 2048
@@ -36,7 +36,8 @@ class Embedder:
         self._ended = ended
 
     def cycle(self, project: Project) -> bool:
-        """Embed the next items behind the project's watermark; False = none wait."""
+        """Embed the next items behind the project's watermark, or those that a person asked for again; False = none wait."""
+        self._again(project)
         with self._database.read() as tx:
             waiting = items.open_items_after(tx, project.id, scores.read_scored(tx, project.id).position, BATCH_ITEMS)
         if not waiting:
@@ -46,14 +47,23 @@ class Embedder:
             scores.change_scored(tx, project.id, position=waiting[-1].position)
         return True
 
-    def embed(self, project: Project, wanted: Sequence[StoredItem]) -> int:
+    def _again(self, project: Project) -> None:
+        """Try items anew that could not be read, under a new job's name: the old job would give its old answer."""
+        with self._database.read() as tx:
+            asked_at, wanted = retries.next_retries(tx, project.id, BATCH_ITEMS)
+        if wanted:
+            self.embed(project, wanted, f"again {asked_at!r}")
+            with self._database.write() as tx:
+                retries.drop_retries(tx, [item.number for item in wanted])
+
+    def embed(self, project: Project, wanted: Sequence[StoredItem], again: str = "") -> int:
         """Embed items and put them into blocks as their chunks come; return how many could not be read."""
         numbers = {item.item_id: item.number for item in wanted}
         progress = self._latest.get(project.id)
         serving, pointer = (progress.serving, progress.pointer) if progress else ("", 0)
         request = m.JobRequest(
             task=project.slug,
-            job_id=job_id("items", serving, [item.item_id for item in wanted]),
+            job_id=job_id("items", serving, [*((again,) if again else ()), *(item.item_id for item in wanted)]),
             items=messages_of(project, wanted),
         )
         failed: list[m.ItemError] = []
@@ -66,6 +76,8 @@ class Embedder:
             with self._database.write() as tx:
                 at = pointer if chunk.version and chunk.version == serving else 0
                 scores.add_block(tx, project.id, chunk.shard, known, chunk.version, at, answers_of(project, page.labels, chunk))
+                if at:
+                    scores.save_head(tx, project.id, at, marked_drafts(project, known, page.labels, chunk))
         self._tell(project, failed)
         return len(failed)
 

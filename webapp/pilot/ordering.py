@@ -9,22 +9,26 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+import msgspec
 import numpy as np
 
 from labelloop import messages as m
-from labelloop.errors import UnreachableError
+from labelloop.errors import DeadlineError, InvalidInputError, UnreachableError
 from labelloop.settings import PilotSettings
 from webapp.cluster_door import ClusterDoor
-from webapp.db import items, rankings, scores
+from webapp.db import events, items, rankings, scores
 from webapp.db.drafts import pack_answers, unpack
 from webapp.db.engine import Database
+from webapp.db.items import NewDraft, StoredItem
 from webapp.db.projects import Project
 from webapp.db.scores import Block
+from webapp.kinds.values import Value
 from webapp.labelling import order
 from webapp.pilot.embed import Embedder, job_id, messages_of
-from webapp.pilot.results import answers_of, columns_of, matrix_of, read_results
+from webapp.pilot.regions import draft_of
+from webapp.pilot.results import answers_of, columns_of, marked_drafts, matrix_of, read_results
 from webapp.pilot.scoring import Action, View, next_order, usable_strategy
 from webapp.queue import RankedQueue
 
@@ -86,6 +90,8 @@ class Orderer:
                 unbound=scores.n_unbound(tx, project.id),
                 strategy=project.strategy,
                 ranked_strategy=scored.strategy,
+                parameters=project.strategy_parameters,
+                ranked_parameters=scored.parameters,
             )
 
     # ------------------------------------------------------------ a version
@@ -117,15 +123,9 @@ class Orderer:
             return
         request = m.PredictRequest(task=project.slug, items=messages_of(project, found), version=version)
         answer = self._cluster.inference().predict(request, deadline_s=HEAD_DEADLINE_S)
-        columns = columns_of(project, answer.labels)
-        records = pack_answers(matrix_of(answer.proba), columns, project.is_multilabel, len(project.labels))
-        drafts = []
-        for item, record in zip(found, records, strict=True):
-            draft = unpack(record, project.labels, project.is_multilabel)
-            if draft is not None:
-                drafts.append((item.number, *draft))
+        drafts = _marked_head(project, found, answer) if project.kind_rules.shape else _plain_head(project, found, answer)
         with self._database.write() as tx:
-            scores.save_head(tx, project.id, version, pointer, drafts)
+            scores.save_head(tx, project.id, pointer, drafts)
 
     def _score_blocks(self, project: Project, blocks: Mapping[str, Block], request: m.JobRequest, pointer: int) -> None:
         lost: list[int] = []
@@ -136,6 +136,7 @@ class Orderer:
                 continue
             with self._database.write() as tx:
                 scores.save_answers(tx, block.id, chunk.version, pointer, answers_of(project, page.labels, chunk))
+                scores.save_head(tx, project.id, pointer, marked_drafts(project, block.numbers.tolist(), page.labels, chunk))
         if lost:
             logger.warning(
                 "%s: %d blocks have no features for version %s, embedding again", project.slug, len(lost), request.version
@@ -179,26 +180,64 @@ class Orderer:
     def _rank(self, project: Project, job: str, version: str, pointer: int, n_items: int) -> None:
         with self._database.read() as tx:
             labelled = tuple(items.labelled_ids(tx, project.id))
+        strategy, parameters = usable_strategy(project.strategy, project.strategy_parameters, version)
         request = m.RankRequest(
             task=project.slug,
-            strategy=usable_strategy(project.strategy, version),
+            strategy=strategy,
+            parameters=parameters,
             n=order.QUEUE_ITEMS if n_items > order.QUEUE_ITEMS else 0,
             job_id=job,
             exclude=labelled,
             seed=pointer,
         )
-        ranked = self._cluster.inference().rank(request, deadline_s=RANK_DEADLINE_S)
-        self._save(project, ranked, version, pointer, n_items)
+        ranked, problem = self._ask(request)
+        self._save(project, ranked, version, pointer, n_items, problem)
 
-    def _save(self, project: Project, ranked: m.RankReply, version: str, pointer: int, n_items: int) -> None:
+    def _ask(self, request: m.RankRequest) -> tuple[m.RankReply, str]:
+        """Return the order, and why 'auto' had to stand in for the strategy that was asked for ('' = it did not)."""
+        inference = self._cluster.inference()
+        try:
+            return inference.rank(request, deadline_s=RANK_DEADLINE_S), ""
+        except (InvalidInputError, DeadlineError) as exc:
+            if request.strategy == "auto":
+                raise
+            logger.warning("%s: the order is by 'auto': %s", request.task, exc)
+            instead = msgspec.structs.replace(request, strategy="auto", parameters={})
+            return inference.rank(instead, deadline_s=RANK_DEADLINE_S), str(exc)
+
+    def _save(self, project: Project, ranked: m.RankReply, version: str, pointer: int, n_items: int, problem: str) -> None:
         values: np.ndarray = matrix_of(ranked.scores)
         with self._database.write() as tx:
             rankings.save_ranking(
                 tx, project.id, ranked.version, ranked.strategy, ranked.reason, ranked.item_ids, values, time.time()
             )
             scores.change_scored(tx, project.id, is_ordered=False, pointer=pointer, version=version)
-            scores.drop_head_before(tx, project.id, pointer)
+            if project.kind_rules.shape is None:  # drafts of marks have no other place
+                scores.drop_head_before(tx, project.id, pointer)
         order.rebuild(self._database, self._queue, project.id)
         with self._database.write() as tx:
-            scores.change_scored(tx, project.id, is_ordered=True, ranked_items=n_items, strategy=project.strategy)
+            asked = {"strategy": project.strategy, "parameters": project.strategy_parameters, "problem": problem}
+            before = scores.read_scored(tx, project.id).problem
+            scores.change_scored(tx, project.id, is_ordered=True, ranked_items=n_items, **asked)
+            if problem and problem != before:
+                events.add_event(tx, project.id, "order", problem, None, time.time())
         logger.info("%s: %d items in order: %s", project.slug, len(ranked.item_ids), ranked.reason)
+
+
+def _plain_head(project: Project, found: Sequence[StoredItem], answer: m.Predictions) -> list[tuple[int, NewDraft]]:
+    """Return the drafts of single items in a project of labels; items that failed have none."""
+    columns = columns_of(project, answer.labels)
+    records = pack_answers(matrix_of(answer.proba), columns, project.is_multilabel, len(project.numbered))
+    drafts = []
+    for item, record in zip(found, records, strict=True):
+        draft = unpack(record, project.numbered, project.is_multilabel)
+        if draft is not None:
+            drafts.append((item.number, NewDraft(Value(draft[0]), answer.version, draft[1])))
+    return drafts
+
+
+def _marked_head(project: Project, found: Sequence[StoredItem], answer: m.Predictions) -> list[tuple[int, NewDraft]]:
+    """Return the drafts of single items in a project of marks; items that failed have none."""
+    failed = {error.item_id for error in answer.failed}
+    rows = zip(found, answer.regions, matrix_of(answer.proba), strict=True)
+    return [(item.number, draft_of(project, one, row, answer.version)) for item, one, row in rows if item.item_id not in failed]

@@ -10,6 +10,8 @@ import logging
 import time
 from collections.abc import Sequence
 
+import numpy as np
+
 from labelloop import messages as m
 from labelloop.errors import LabelloopError, NotFoundError, RetryableError
 from labelloop.settings import PilotSettings
@@ -19,12 +21,15 @@ from webapp.db.engine import Database
 from webapp.db.items import link_of
 from webapp.db.outbox import Row
 from webapp.db.projects import Project
-from webapp.db.revisions import NEW, SENT
+from webapp.db.revisions import NEW, NOBODY, RULES_NEW, RULES_SENT, SENT
+from webapp.kinds.values import decode_more
+from webapp.pilot.regions import draft_regions_of, regions_of
 from webapp.projects.service import spec_of
 
 logger = logging.getLogger(__name__)
 RETRY_S = 1.0
 CHECKED_AT_ONCE = 1000
+RULES_IN_FLIGHT = 4000  # labels of rules that may be on their way: the cluster's intake stays free for people's
 
 
 class Relay:
@@ -40,7 +45,7 @@ class Relay:
     def cycle(self) -> int:
         """Send what is new and what must go again; return how many batches went."""
         with self._database.read() as tx:
-            waiting = sorted({*outbox.projects_with(tx, NEW), *outbox.projects_with(tx, SENT)})
+            waiting = sorted({one for state in (NEW, SENT, RULES_NEW, RULES_SENT) for one in outbox.projects_with(tx, state)})
         return sum(self._relay(project_id) for project_id in waiting if self._may_try(project_id))
 
     def _may_try(self, project_id: int) -> bool:
@@ -49,7 +54,7 @@ class Relay:
     def _relay(self, project_id: int) -> int:
         with self._database.read() as tx:
             project = projects.project_by_id(tx, project_id)
-        if project is None:
+        if project is None or not project.is_learned:
             return 0
         try:
             self.open_task(project)
@@ -89,14 +94,20 @@ class Relay:
         logger.info("task %s is open in revision %d", project.slug, reply.revision)
 
     def _bind_new(self, project: Project) -> list[str]:
-        """Write down the next batch of new rows."""
+        """Write down the next batch of people's new rows, then one of rules' where not too many are on their way."""
+        most = self._settings.batch_labels
         with self._database.read() as tx:
-            rows = outbox.rows_in(tx, project.id, NEW, self._settings.batch_labels)
+            rows = outbox.rows_in(tx, project.id, NEW, most)
+            room = RULES_IN_FLIGHT - outbox.waiting(tx, project.id, (RULES_SENT,), RULES_IN_FLIGHT)
+            by_rules = outbox.rows_in(tx, project.id, RULES_NEW, min(most, room)) if room > 0 else []
+        return self._bind(project, rows, SENT) + self._bind(project, by_rules, RULES_SENT)
+
+    def _bind(self, project: Project, rows: Sequence[Row], state: int) -> list[str]:
         if not rows:
             return []
         batch_id = f"web-{project.id}-{rows[0].id}-{len(rows)}-{int(time.time() * 1000):x}"
         with self._database.write() as tx:
-            outbox.bind_batch(tx, [row.id for row in rows], batch_id, time.time())
+            outbox.bind_batch(tx, [row.id for row in rows], batch_id, time.time(), state)
         return [batch_id]
 
     def _due(self, project: Project, master: str) -> list[str]:
@@ -141,9 +152,10 @@ class Relay:
             events.add_event(tx, project.id, "refused", text, None, now)
 
     def sent_rows(self, project_id: int) -> list[Row]:
-        """Return the oldest rows that are on their way."""
+        """Return the oldest rows that are on their way, people's first."""
         with self._database.read() as tx:
-            return outbox.rows_in(tx, project_id, SENT, CHECKED_AT_ONCE)
+            rows = outbox.rows_in(tx, project_id, SENT, CHECKED_AT_ONCE)
+            return rows + outbox.rows_in(tx, project_id, RULES_SENT, CHECKED_AT_ONCE - len(rows))
 
     def settle(self, project: Project, rows: Sequence[Row], states: Sequence[m.ItemState]) -> None:
         """Take out what the label log has, mark what it refuses, send again what the cluster never heard of."""
@@ -162,14 +174,34 @@ class Relay:
 
 
 def sample_of(project: Project, row: Row) -> m.Sample:
-    """Return the sample of an outbox row: always the same bytes for the same row."""
-    draft = m.Draft(labels=row.draft, version=row.draft_version or "") if row.draft is not None else None
+    """Return the sample of an outbox row: always the same bytes for the same row.
+
+    Marks go as regions. "None of the labels" withdraws the item where an item takes exactly one label, for then there is nothing to
+    learn from it; elsewhere it says that nothing is there.
+    """
+    value = decode_more(row.labels, row.value)
+    has_marks = project.kind_rules.shape is not None
     return m.Sample(
         item_id=row.item_id,
         link=link_of(project.category, row.link, row.content),
-        labels=row.labels,
+        labels=() if has_marks else row.labels,
         revision=row.revision,
-        annotator=row.annotator,
-        draft=draft,
-        is_deleted=row.is_deleted,
+        annotator=row.source if row.source in NOBODY else row.annotator,
+        draft=_draft_of(project, row) if row.draft is not None else None,
+        is_deleted=row.is_deleted or (value.is_none and project.kind_rules.is_single),
+        regions=regions_of(value),
+        proba=_proba_of(project, row.proba) if row.proba else (),
     )
+
+
+def _draft_of(project: Project, row: Row) -> m.Draft:
+    version, labels = row.draft_version or "", row.draft or ()
+    if project.kind_rules.shape is None:
+        return m.Draft(labels=labels, version=version)
+    return m.Draft(labels=(), version=version, regions=draft_regions_of(decode_more(labels, row.draft_value)))
+
+
+def _proba_of(project: Project, stored: bytes) -> tuple[float, ...]:
+    """Return one probability a label of the project; labels that were added since have 0."""
+    known = np.frombuffer(stored, "<f4").tolist()
+    return tuple(known + [0.0] * (len(project.numbered) - len(known)))

@@ -16,10 +16,10 @@ from labelloop import messages as m
 from labelloop.errors import LabelloopError
 from labelloop.settings import PilotSettings
 from webapp.cluster_door import ClusterDoor
-from webapp.db import events, leases, live, outbox, projects
-from webapp.db.engine import Database
-from webapp.db.projects import Project
-from webapp.db.revisions import SENT
+from webapp.db import events, leases, live, outbox, projects, readings
+from webapp.db.engine import Database, Tx
+from webapp.db.projects import Project, Which
+from webapp.db.revisions import RULES_SENT, SENT
 from webapp.pilot.relay import Relay
 
 logger = logging.getLogger(__name__)
@@ -59,8 +59,10 @@ class Watch:
             self._beat_s = now_s
             self._beat()
         with self._database.read() as tx:
-            known, on_their_way = projects.list_projects(tx), set(outbox.projects_with(tx, SENT))
-        for project in known:
+            known = projects.list_projects(tx)
+            archived = projects.list_projects(tx, which=Which.ARCHIVED)
+            on_their_way = {one for state in (SENT, RULES_SENT) for one in outbox.projects_with(tx, state)}
+        for project in (*known, *(one for one in archived if one.id in on_their_way)):
             is_busy = project.id in on_their_way or now_s < self._busy_until_s.get(project.id, float("-inf"))
             pause_s = self._settings.progress_s if is_busy else IDLE_POLL_S
             if project.opened_revision and now_s - self._asked_s.get(project.id, float("-inf")) >= pause_s:
@@ -105,11 +107,14 @@ class Watch:
         if before == progress and not self._problems.get(project.id):
             return
         self._problems.pop(project.id, None)
-        views = self._ask_versions(project) if _is_new_round(before, progress) else None
+        models = self._ask_models(project) if _is_new_round(before, progress) else None
         with self._database.write() as tx:
             live.save_live(tx, project.id, progress, "", time.time())
-            if views is not None:
-                live.save_versions(tx, project.id, views)
+            self._save_runs(tx, project, models, progress.run)
+            if models is not None:
+                live.save_versions(tx, project.id, models.versions)
+            if progress.stop and (before.stop if before else progress.stop) != progress.stop:
+                events.add_event(tx, project.id, "stop", progress.stop, None, time.time())
             if before is not None and before.serving != progress.serving:
                 text = f"version {progress.serving} serves now" if progress.serving else "no version serves any more"
                 events.add_event(tx, project.id, "version", text, None, time.time(), {"version": progress.serving})
@@ -117,9 +122,18 @@ class Watch:
                 events.add_event(tx, project.id, "policy", progress.next_training, None, time.time())
         self._latest[project.id] = progress
 
-    def _ask_versions(self, project: Project) -> tuple[m.VersionView, ...] | None:
+    def _save_runs(self, tx: Tx, project: Project, models: m.ModelsReply | None, running: m.RunView | None) -> None:
+        """Keep the runs, and tell of those that have ended. Must come before the versions are saved: see `readings.save_runs`."""
+        now = time.time()
+        if running is not None and models is None:
+            readings.save_live_run(tx, project.id, running, now)
+        for run in readings.save_runs(tx, project.id, models.runs, now) if models is not None else ():
+            detail = {"run": run.run, "state": run.state, "version": run.version, "labels": run.labels, "metrics": run.metrics}
+            events.add_event(tx, project.id, "training", f"training {run.run} is {run.state}: {run.reason}", None, now, detail)
+
+    def _ask_models(self, project: Project) -> m.ModelsReply | None:
         try:
-            return self._cluster.train().models(m.TaskRequest(task=project.slug), deadline_s=DEADLINE_S).versions
+            return self._cluster.train().models(m.TaskRequest(task=project.slug), deadline_s=DEADLINE_S)
         except LabelloopError as exc:
             logger.warning("no versions of %s: %s", project.slug, exc)
             return None

@@ -14,18 +14,22 @@ import msgspec
 import numpy as np
 
 from labelloop import messages as m
-from labelloop.errors import InvalidInputError, NotReadyError
+from labelloop.errors import ConflictError, InvalidInputError, NotReadyError
 from webapp.cluster_door import ClusterDoor
-from webapp.db import events, items, live, outbox
+from webapp.db import events, items, live, operations, outbox
 from webapp.db.engine import Database
 from webapp.db.projects import Project
 from webapp.db.users import User
+from webapp.pilot.regions import draft_of
+from webapp.projects.service import NOT_LEARNED
 from webapp.projects.status import find_trouble
 from webapp.rooms import Rooms
 from webapp.transfer import rows
 
 
-def _reach(cluster: ClusterDoor | None) -> ClusterDoor:
+def _reach(cluster: ClusterDoor | None, project: Project) -> ClusterDoor:
+    if not project.is_learned:
+        raise ConflictError(NOT_LEARNED)
     if cluster is None:
         raise NotReadyError("the app was started without a cluster: start `labelloop web` with --registry")
     return cluster
@@ -47,7 +51,7 @@ def list_versions(database: Database, project: Project) -> list[dict[str, Any]]:
     """Return the project's versions, newest first, each with its accuracy on the held-out part."""
     with database.read() as tx:
         views = live.read_versions(tx, project.id)
-    return [{**msgspec.structs.asdict(view), "accuracy": view.metrics.get("accuracy")} for view in views]
+    return [{**msgspec.structs.asdict(view), "accuracy": live.accuracy_of(view)} for view in views]
 
 
 def predict(cluster: ClusterDoor | None, project: Project, given: Sequence[Mapping[str, Any]], version: str) -> dict[str, Any]:
@@ -55,10 +59,12 @@ def predict(cluster: ClusterDoor | None, project: Project, given: Sequence[Mappi
     wanted = tuple(_item(project, one) for one in given)
     if len({item.item_id for item in wanted}) != len(wanted):
         raise InvalidInputError("two items have one id: give each its own")
-    found = _reach(cluster).inference().predict(m.PredictRequest(task=project.slug, items=wanted, version=version))
+    found = _reach(cluster, project).inference().predict(m.PredictRequest(task=project.slug, items=wanted, version=version))
     proba = np.frombuffer(found.proba.data, found.proba.dtype).reshape(found.proba.shape)
     failed = {error.item_id: error.reason for error in found.failed}
     lines = [_prediction(project, item.item_id, row, found.labels, failed) for item, row in zip(wanted, proba, strict=True)]
+    if project.kind_rules.shape:
+        lines = [_with_marks(project, line, *one) for line, *one in zip(lines, found.regions, proba, strict=True)]
     return {"version": found.version, "predictions": lines}
 
 
@@ -82,10 +88,18 @@ def _prediction(
     return {"id": item_id, "labels": chosen, "confidence": round(confidence, 6), "proba": values, "error": ""}
 
 
+def _with_marks(project: Project, line: dict[str, Any], regions: Sequence[m.Region], row: np.ndarray) -> dict[str, Any]:
+    if line["error"]:
+        return line
+    draft = draft_of(project, regions, row, "")
+    found = {"labels": draft.value.labels, "confidence": round(draft.confidence, 6), "marks": draft.value.marks}
+    return line | found
+
+
 def train(rooms: Rooms, project: Project, user: User, given: Mapping[str, Any]) -> dict[str, Any]:
     """Start a training now."""
     request = m.TrainRequest(task=project.slug, reason=f"asked for by {user.name}", **given)
-    answer = _reach(rooms.cluster).train().train(request)
+    answer = _reach(rooms.cluster, project).train().train(request)
     _note(rooms.database, project, user, "train", f"{user.name} started training {answer.run}")
     return msgspec.structs.asdict(answer)
 
@@ -93,7 +107,7 @@ def train(rooms: Rooms, project: Project, user: User, given: Mapping[str, Any]) 
 def cancel(rooms: Rooms, project: Project, user: User, run: int) -> dict[str, Any]:
     """Cancel a training."""
     request = m.CancelRequest(task=project.slug, run=run, reason=f"cancelled by {user.name}")
-    answer = _reach(rooms.cluster).train().cancel(request)
+    answer = _reach(rooms.cluster, project).train().cancel(request)
     _note(rooms.database, project, user, "train", f"{user.name} cancelled training {run}")
     return msgspec.structs.asdict(answer)
 
@@ -101,14 +115,14 @@ def cancel(rooms: Rooms, project: Project, user: User, run: int) -> dict[str, An
 def promote(rooms: Rooms, project: Project, user: User, version: str) -> dict[str, Any]:
     """Serve a version from now on."""
     request = m.PromoteRequest(task=project.slug, version=version, reason=f"promoted by {user.name}")
-    answer = _reach(rooms.cluster).train().promote(request)
+    answer = _reach(rooms.cluster, project).train().promote(request)
     _note(rooms.database, project, user, "version", f"{user.name} promoted {version}")
     return msgspec.structs.asdict(answer)
 
 
 def rollback(rooms: Rooms, project: Project, user: User) -> dict[str, Any]:
     """Serve the version before this one again."""
-    answer = _reach(rooms.cluster).train().rollback(m.TaskRequest(task=project.slug))
+    answer = _reach(rooms.cluster, project).train().rollback(m.TaskRequest(task=project.slug))
     _note(rooms.database, project, user, "version", f"{user.name} rolled back to {answer.version}")
     return msgspec.structs.asdict(answer)
 
@@ -117,6 +131,7 @@ def resend(database: Database, project: Project) -> dict[str, Any]:
     """Send refused labels again."""
     with database.write() as tx:
         n = outbox.retry_failed(tx, project.id)
+        operations.add_operation(tx, "bulk", f"sent {n} refused labels again", project.slug)
     return {"resent": n, "reason": f"{n} labels go to the cluster again"}
 
 

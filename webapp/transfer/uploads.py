@@ -24,11 +24,16 @@ from webapp.db.engine import Database
 from webapp.db.imports import ImportJob
 from webapp.db.projects import Project
 from webapp.rooms import rooms, upload_dir
-from webapp.transfer.readers import size_of
+from webapp.transfer.drops import drop_upload
+from webapp.transfer.formats import IMPORTS, check_import
+from webapp.transfer.readers import Reach, size_of
+from webapp.transfer.readers.files import check_folder
+from webapp.transfer.sources import read_source
 
-_KINDS = {".zip": "zip", ".csv": "csv", ".tsv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".txt": "links"}
+_KINDS = {ending: form.name for form in IMPORTS.values() for ending in form.endings}
+_DOCUMENTS = (*_KINDS, ".json")  # go straight to the upload folder, whatever they are
 _SPOOLED_BYTES = 256 * 1024
-OPTIONS = ("id_column", "label_column", "text_column", "link_column", "row_columns", "delimiter", "label_separator")
+SOURCE_OPTIONS = {"server-folder": "folder", "listing": "url", "sql": "source"}
 
 
 class UploadRequest(flask.Request):
@@ -42,7 +47,7 @@ class UploadRequest(flask.Request):
         content_length: int | None = None,
     ) -> IO[bytes]:
         folder = upload_dir(rooms().settings)
-        if kind_of(filename or "") is not None:
+        if PurePosixPath(filename or "").suffix.lower() in _DOCUMENTS:
             return tempfile.NamedTemporaryFile(dir=folder, prefix="part-")  # type: ignore[return-value]
         return tempfile.SpooledTemporaryFile(_SPOOLED_BYTES, dir=str(folder))
 
@@ -78,12 +83,31 @@ def queue_uploads(
     return jobs
 
 
+def queue_source(
+    database: Database, reach: Reach, project: Project, user_id: int, kind: str, options: Mapping[str, Any]
+) -> ImportJob:
+    """Queue an import of what lies elsewhere: a folder on the server, an address, a SQL table. Raises InvalidInputError."""
+    check_import(project, kind, is_source=True)
+    name = str(options.get(SOURCE_OPTIONS[kind]) or "")
+    if not name:
+        raise InvalidInputError(f"a {kind} import needs {SOURCE_OPTIONS[kind]!r}")
+    if kind == "server-folder":
+        check_folder(Path(name), reach.allowed_folders)
+    if kind == "sql":
+        read_source(reach.sources_dir, name)
+    with database.write() as tx:
+        return imports.add_job(tx, project.id, user_id, kind, name[:200], "", options, 0, time.time())
+
+
 def _queue(
     database: Database, project: Project, user_id: int, kind: str, name: str, path: Path, options: Mapping[str, Any]
 ) -> ImportJob:
-    if kind not in (*_KINDS.values(), "folder"):
-        raise InvalidInputError(f"kind {kind!r}: use csv, jsonl, links or zip")
-    total = size_of(kind, path)
+    try:
+        check_import(project, kind, is_source=False)
+        total = size_of(kind, path, name)
+    except InvalidInputError as exc:
+        drop_upload(path)
+        raise exc if name in str(exc) else InvalidInputError(f"{name!r}: {exc}") from exc
     with database.write() as tx:
         return imports.add_job(tx, project.id, user_id, kind, name[:200], str(path), options, total, time.time())
 

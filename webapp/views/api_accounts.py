@@ -13,7 +13,7 @@ from webapp import guard
 from webapp.accounts import service
 from webapp.db.users import User
 from webapp.rooms import rooms
-from webapp.views import schemas
+from webapp.views import account_schemas as schemas
 from webapp.views.replies import person_reply, reply
 
 blueprint = Blueprint("accounts", __name__, description="Sessions, accounts and API tokens")
@@ -36,7 +36,7 @@ def show_session() -> Response:
 @blueprint.response(200, schemas.Session)
 def open_session(given: dict[str, str]) -> Response:
     """Log in with a cookie. Needs no CSRF token, takes JSON only."""
-    user = service.log_in(rooms().database, given["name"], given["password"])
+    user = service.enter(rooms().database, given["name"], given["password"], flask.request.remote_addr or "")
     guard.begin_session(user)
     return _session_reply(user)
 
@@ -87,7 +87,8 @@ def add_token(given: dict[str, str]) -> Response:
     """Create an API token, as who is logged in or with name and password. The secret is shown this once."""
     database = rooms().database
     if given["name"] or given["password"]:
-        user = service.log_in(database, given["name"], given["password"])
+        address = flask.request.remote_addr or ""
+        user = service.enter(database, given["name"], given["password"], address, "showed name and password for an API token")
     else:
         user = guard.asking_user()
     token, secret = service.make_token(database, user, given["label"] or "script")
@@ -110,12 +111,21 @@ def drop_token(token_id: int) -> Response:
     return Response(status=204)
 
 
+@blueprint.patch("/users/<name>")
+@blueprint.arguments(schemas.AccountChange)
+@blueprint.response(200, schemas.Person)
+def change_account(given: dict[str, bool], name: str) -> Response:
+    """Make an account admin or not, let it in or lock it out; for admins. There is always one admin left."""
+    guard.asking_admin()
+    return reply(person_reply(service.change_account(rooms().database, name, **given)))
+
+
 @blueprint.put("/users/<name>/active")
 @blueprint.response(204)
 def let_in(name: str) -> Response:
     """Let an account in again; for admins."""
     guard.asking_admin()
-    service.switch_user(rooms().database, name, True)
+    service.change_account(rooms().database, name, is_active=True)
     return Response(status=204)
 
 
@@ -125,5 +135,5 @@ def lock_out(name: str) -> Response:
     """Lock an account out; its labels stay. For admins."""
     if guard.asking_admin().name == name:
         raise ForbiddenError("you cannot lock yourself out: ask another admin")
-    service.switch_user(rooms().database, name, False)
+    service.change_account(rooms().database, name, is_active=False)
     return Response(status=204)

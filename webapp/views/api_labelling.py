@@ -8,12 +8,15 @@ from flask_smorest import Blueprint
 from werkzeug.wrappers import Response
 
 from webapp import guard
+from webapp.kinds import checks
 from webapp.labelling.answers import Answer
+from webapp.people import review
 from webapp.rooms import rooms
 from webapp.views import schemas
 from webapp.views.api_projects import enter
 from webapp.views.replies import batch_reply, item_reply, reply, saved_reply
 
+_MORE = frozenset(checks.FIELDS) - {"labels"}
 blueprint = Blueprint("labelling", __name__, description="Take the next items, answer, undo")
 
 
@@ -28,12 +31,13 @@ def take_next(given: dict[str, Any], slug: str) -> Response:
 
 
 @blueprint.post("/projects/<slug>/annotations")
-@blueprint.arguments(schemas.AnswerRequest)
+@blueprint.arguments(schemas.AnswerRequest())  # made once: marshmallow copies every field when it makes one
 @blueprint.response(200, schemas.Answered)
 def answer(given: dict[str, Any], slug: str) -> Response:
     """Save an answer, and take `next` more items in the same call."""
     here, project = rooms(), enter(slug).project
-    said = Answer(given["item_id"], tuple(given["labels"]), given["lease"], given["seconds"], given["key"])
+    value = checks.read_value(project.kind_rules, given) if given.keys() & _MORE else None
+    said = Answer(given["item_id"], tuple(given["labels"]), given["lease"], given["seconds"], given["key"], value)
     answered = here.labelling.answer(project, guard.asking_user().id, said, given["next"], given["holding"])
     return reply({"saved": saved_reply(answered.saved), **batch_reply(project, here.media, answered.next)})
 
@@ -62,5 +66,8 @@ def skip(given: dict[str, str], slug: str) -> Response:
 @blueprint.response(200, schemas.Extended)
 def extend(given: dict[str, list[str]], slug: str) -> Response:
     """Hold one's own leases for another full time (a person who thinks for long)."""
-    expires_at = rooms().labelling.extend(enter(slug).project, guard.asking_user().id, given["leases"])
+    access, user = enter(slug), guard.asking_user()
+    expires_at = rooms().labelling.extend(access.project, user.id, given["leases"])
+    if access.may_review:
+        review.extend(rooms().database, access.project, user.id, given["leases"], expires_at)
     return reply({"expires_at": expires_at})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -11,8 +12,9 @@ import msgspec
 from flask_smorest import Blueprint
 from werkzeug.wrappers import Response
 
+from labelloop.errors import ConflictError
 from webapp import guard
-from webapp.projects import service, status
+from webapp.projects import lifecycle, service, status, strategies
 from webapp.projects.service import Access
 from webapp.rooms import rooms
 from webapp.views import schemas
@@ -22,16 +24,35 @@ from webapp.views.streams import one_stream
 blueprint = Blueprint("projects", __name__, description="Projects, people, status")
 STREAM_S = 20.0
 STREAM_POLL_S = 0.25
+_EVENT_NUMBER = re.compile(r"[0-9]{1,18}")
 
 
 def enter(slug: str) -> Access:
-    """Return the project of the address as the asking person may use it."""
-    return service.enter(rooms().database, guard.asking_user(), slug)
+    """Return the project of the address as the asking person may use it. Raises ConflictError to change an archived one."""
+    return _changeable(enter_read_only(slug))
 
 
 def enter_as_owner(slug: str) -> Access:
-    """Return the project of the address, of which the asking person is owner."""
-    return service.enter_as_owner(rooms().database, guard.asking_user(), slug)
+    """Return the project of the address, of which the asking person is owner. Raises ConflictError to change an archived one."""
+    return _changeable(enter_read_only(slug, as_owner=True))
+
+
+def enter_as_reviewer(slug: str) -> Access:
+    """Return the project of the address, whose labels the asking person may judge. Raises ConflictError where it is archived."""
+    return _changeable(service.enter_as_reviewer(rooms().database, guard.asking_user(), slug))
+
+
+def enter_read_only(slug: str, as_owner: bool = False) -> Access:
+    """Return the project of the address, archived or not, for what leaves it as it is."""
+    find = service.enter_as_owner if as_owner else service.enter
+    return find(rooms().database, guard.asking_user(), slug)
+
+
+def _changeable(access: Access) -> Access:
+    reason = lifecycle.why_read_only(access.project)
+    if reason and flask.request.method not in ("GET", "HEAD", "OPTIONS"):
+        raise ConflictError(reason)
+    return access
 
 
 @blueprint.get("/projects")
@@ -49,6 +70,14 @@ def list_projects() -> Response:
 def add_project(given: dict[str, Any]) -> Response:
     """Create a project; who creates it owns it."""
     return reply(project_reply(service.create_project(rooms().database, guard.asking_user(), given), None, "owner"), 201)
+
+
+@blueprint.get("/strategies")
+@blueprint.response(200, schemas.Strategies)
+def list_strategies() -> Response:
+    """The orders of asking that a project may choose, with the parameters of each."""
+    guard.asking_user()
+    return reply({"strategies": strategies.list_strategies()})
 
 
 @blueprint.get("/projects/<slug>")
@@ -72,10 +101,8 @@ def change_project(given: dict[str, Any], slug: str) -> Response:
 @blueprint.delete("/projects/<slug>")
 @blueprint.response(204)
 def drop_project(slug: str) -> Response:
-    """Delete a project with its items, labels and uploads. Owners only."""
-    access = enter_as_owner(slug)
-    service.drop_project(rooms().database, access)
-    rooms().media.drop(access.project.slug)
+    """Delete a project: gone from every list at once, really dropped after `web.keep_deleted_s`. Owners only."""
+    lifecycle.delete(rooms().database, enter_read_only(slug, as_owner=True), guard.asking_user())
     return Response(status=204)
 
 
@@ -127,7 +154,7 @@ def show_events(given: dict[str, int], slug: str) -> Response:
 
 def _stream(access: Access, after: int) -> Response:
     last = flask.request.headers.get("Last-Event-ID", "")
-    start = int(last) if last.isdigit() else after
+    start = int(last) if _EVENT_NUMBER.fullmatch(last) else after
     here = rooms()
     body = one_stream(_happenings(here.database, here.queue, access.project, start), here.settings.web.threads // 4)
     return Response(body, mimetype="text/event-stream", headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})

@@ -28,88 +28,86 @@ def _check_storable(text: str) -> None:
             raise ma.ValidationError("A NUL character is in it.")
 
 
-def _text(most: int, **options: object) -> fields.String:
+def text_field(most: int, **options: object) -> fields.String:
+    """Return a field of at most `most` characters that the database can store."""
     return fields.String(validate=[validate.Length(max=most), _check_storable], **options)
 
 
-class Credentials(Strict):
-    name = _text(64, required=True)
-    password = _text(256, required=True)
+class NumberLimits(Strict):
+    unit = text_field(20)
+    least = fields.Float(allow_none=True)
+    most = fields.Float(allow_none=True)
+    step = fields.Float(allow_none=True, metadata={"description": "What one key counts up or down."})
 
 
-class NewUser(Credentials):
-    is_admin = fields.Boolean(load_default=False, metadata={"description": "Only an admin may set this."})
-
-
-class NewToken(Strict):
-    label = _text(64, load_default="script", metadata={"description": "What the token is for."})
-    name = _text(64, load_default="", metadata={"description": "With password: log in for this call alone."})
-    password = _text(256, load_default="")
-
-
-class PasswordChange(Strict):
-    old = _text(256, required=True)
-    new = _text(256, required=True)
-
-
-class Person(ma.Schema):
-    id = fields.Integer()
-    name = fields.String()
-    is_admin = fields.Boolean()
-    is_active = fields.Boolean()
-
-
-class Session(Person):
-    csrf = fields.String(metadata={"description": "Send it as X-CSRFToken with every change made under the cookie."})
-
-
-class People(ma.Schema):
-    users = fields.List(fields.Nested(Person))
-
-
-class Token(ma.Schema):
-    id = fields.Integer()
-    label = fields.String()
-    token = fields.String(metadata={"description": "Shown once. Send it as 'Authorization: Bearer <token>'."})
-
-
-class TokenLine(ma.Schema):
-    id = fields.Integer()
-    label = fields.String()
-    created_at = fields.Float()
-
-
-class Tokens(ma.Schema):
-    tokens = fields.List(fields.Nested(TokenLine))
+class Limits(Strict):
+    number = fields.Nested(NumberLimits, metadata={"description": "For projects of kind number."})
+    relation_labels = fields.List(
+        text_field(100),
+        validate=validate.Length(max=1000),
+        metadata={"description": "For projects of kind relations: the labels that a relation may bear; [] = any."},
+    )
 
 
 class ProjectSettings(Strict):
-    title = _text(200)
-    labels = fields.List(_text(100), validate=validate.Length(max=1000))
+    title = text_field(200)
+    labels = fields.List(text_field(100), validate=validate.Length(max=1000))
     target = fields.Float(metadata={"description": "Accuracy on new labels at which training rests."})
     budget = fields.Integer(metadata={"description": "Labels at which labelling stops; 0 = none."})
     epoch = fields.Integer()
-    strategy = _text(40)
-    algorithm = _text(80)
-    encoder = _text(80)
+    strategy = text_field(40, metadata={"description": "A name of GET /strategies."})
+    strategy_parameters = fields.Dict(
+        keys=fields.String(), metadata={"description": "The strategy's own, checked by its schema; {} = the defaults."}
+    )
+    algorithm = text_field(80)
+    encoder = text_field(80)
     is_comparer_on = fields.Boolean()
     retrain_labels = fields.Integer()
     parameters = fields.Dict(keys=fields.String())
-    instructions = _text(20_000)
+    instructions = text_field(20_000)
+    limits = fields.Nested(Limits)
 
 
 class NewProject(ProjectSettings):
-    slug = _text(63, required=True, metadata={"description": "a-z, 0-9 and '-'; also the task's name in the cluster."})
-    category = _text(40, required=True)
-    kind = _text(20)
-    labels = fields.List(_text(100), required=True, validate=validate.Length(max=1000))
+    slug = text_field(63, required=True, metadata={"description": "a-z, 0-9 and '-'; also the task's name in the cluster."})
+    category = text_field(40, required=True)
+    kind = text_field(20)
+    labels = fields.List(text_field(100), load_default=list, validate=validate.Length(max=1000))
 
 
 class ProjectChange(ProjectSettings):
     is_paused = fields.Boolean()
-    category = _text(40)
-    kind = _text(20)
-    slug = _text(63)
+    category = text_field(40)
+    kind = text_field(20)
+    slug = text_field(63)
+
+
+class Parameter(ma.Schema):
+    name = fields.String()
+    kind = fields.String(metadata={"description": "number, integer, choice, shares (names with a number each) or numbers."})
+    default = fields.Raw()
+    description = fields.String()
+    minimum = fields.Float(allow_none=True)
+    is_minimum_excluded = fields.Boolean()
+    maximum = fields.Float(allow_none=True)
+    choices = fields.List(fields.String())
+
+
+class Strategy(ma.Schema):
+    name = fields.String()
+    summary = fields.String()
+    paper = fields.String()
+    fields_ = fields.List(fields.Nested(Parameter), data_key="fields")
+    needs = fields.List(fields.String())
+    kinds = fields.List(fields.String(), metadata={"description": "Kinds of project that it is defined for."})
+    labels_wanted = fields.Integer(metadata={"description": "The only number of labels it is defined for; 0 = any."})
+    items_at_once = fields.Integer(metadata={"description": "Most items it judges, a larger pool by a sample; 0 = any number."})
+    extra = fields.String(metadata={"description": "The extra that the inference nodes need for it; '' = none."})
+    packages = fields.List(fields.String())
+
+
+class Strategies(ma.Schema):
+    strategies = fields.List(fields.Nested(Strategy))
 
 
 class Project(ma.Schema):
@@ -135,8 +133,8 @@ class Projects(ma.Schema):
 
 
 class Member(Strict):
-    name = _text(64, required=True)
-    role = _text(20, required=True, metadata={"description": "owner or annotator"})
+    name = text_field(64, required=True)
+    role = text_field(20, required=True, metadata={"description": "owner, reviewer or annotator"})
 
 
 class Members(ma.Schema):
@@ -146,7 +144,7 @@ class Members(ma.Schema):
 class NextRequest(Strict):
     n = fields.Integer(load_default=1, validate=validate.Range(0, 100))
     holding = fields.List(
-        _text(256),
+        text_field(256),
         load_default=None,
         allow_none=True,
         validate=validate.Length(max=200),
@@ -154,8 +152,40 @@ class NextRequest(Strict):
     )
 
 
-class Draft(ma.Schema):
+class Mark(Strict):
+    id = text_field(64, required=True, metadata={"description": "Names the mark within its item."})
+    label = text_field(100, required=True)
+    shape = fields.String(required=True, validate=validate.OneOf(["box", "polygon", "point", "span", "segment"]))
+    where = fields.List(
+        fields.Float(),
+        required=True,
+        validate=validate.Length(max=20_000),
+        metadata={
+            "description": "box: x, y, width, height; polygon: x1, y1, x2, y2, ...; point: x, y, as shares of the picture; "
+            "span: start, end in code points; segment: start, end in seconds."
+        },
+    )
+    confidence = fields.Float(validate=validate.Range(0, 1))
+
+
+class Relation(Strict):
+    label = text_field(100, required=True)
+    source = text_field(64, required=True, metadata={"description": "The id of a mark."})
+    target = text_field(64, required=True)
+
+
+class ValueFields(ma.Schema):
+    """What is said of an item; which of the fields there are is a matter of the project's kind."""
+
     labels = fields.List(fields.String())
+    marks = fields.List(fields.Nested(Mark))
+    relations = fields.List(fields.Nested(Relation))
+    number = fields.Float()
+    text = fields.String()
+    is_none = fields.Boolean(metadata={"description": "None of the project's labels fits."})
+
+
+class Draft(ValueFields):
     confidence = fields.Float()
     version = fields.String()
 
@@ -165,9 +195,10 @@ class LeasedItem(ma.Schema):
     lease = fields.String()
     expires_at = fields.Float()
     name = fields.String()
-    media = fields.String(metadata={"description": "Address of the image."})
+    media = fields.String(metadata={"description": "Address of the image or sound."})
     text = fields.String()
     row = fields.Dict()
+    pair = fields.Dict(metadata={"description": "The sides a and b, each with text, media or link."})
     link = fields.String()
     draft = fields.Nested(Draft, allow_none=True)
 
@@ -179,21 +210,25 @@ class Batch(ma.Schema):
 
 
 class AnswerRequest(Strict):
-    item_id = _text(256, required=True)
-    lease = _text(64, load_default="", metadata={"description": "From /next; '' = a correction, or a script's own label."})
-    labels = fields.List(_text(100), required=True, validate=validate.Length(max=1000))
+    item_id = text_field(256, required=True)
+    lease = text_field(64, load_default="", metadata={"description": "From /next; '' = a correction, or a script's own label."})
+    labels = fields.List(text_field(100), load_default=list, validate=validate.Length(max=1000))
+    marks = fields.List(fields.Nested(Mark), validate=validate.Length(max=2000))
+    relations = fields.List(fields.Nested(Relation), validate=validate.Length(max=5000))
+    number = fields.Float(allow_none=True)
+    text = fields.String(allow_none=True, validate=validate.Length(max=200_000))
+    is_none = fields.Boolean()
     seconds = fields.Float(load_default=None, allow_none=True, validate=validate.Range(0, 86400))
-    key = _text(
+    key = text_field(
         128, load_default="", metadata={"description": "Makes repeating safe: the same key and content get the same answer."}
     )
     next = fields.Integer(load_default=0, validate=validate.Range(0, 100))
-    holding = fields.List(_text(256), load_default=None, allow_none=True, validate=validate.Length(max=200))
+    holding = fields.List(text_field(256), load_default=None, allow_none=True, validate=validate.Length(max=200))
 
 
-class Saved(ma.Schema):
+class Saved(ValueFields):
     item_id = fields.String()
     revision = fields.Integer()
-    labels = fields.List(fields.String())
     is_corrected = fields.Boolean()
     is_repeat = fields.Boolean()
 
@@ -208,12 +243,12 @@ class Undone(ma.Schema):
 
 
 class Skip(Strict):
-    item_id = _text(256, load_default="")
-    lease = _text(64, required=True)
+    item_id = text_field(256, load_default="")
+    lease = text_field(64, required=True)
 
 
 class Leases(Strict):
-    leases = fields.List(_text(64), required=True, validate=validate.Length(max=200))
+    leases = fields.List(text_field(64), required=True, validate=validate.Length(max=200))
 
 
 class Extended(ma.Schema):
@@ -225,8 +260,27 @@ class ItemsRequest(Strict):
         fields.Dict(keys=fields.String()),
         required=True,
         validate=validate.Length(max=MOST_ITEMS),
-        metadata={"description": "Each {id?, link | text | row, label(s)?, name?}."},
+        metadata={
+            "description": "Each {id?, link | text | row | pair, name?}, with its label {label(s) | marks | number | value} "
+            "and its draft where it has them."
+        },
     )
+
+
+class BroughtDraft(ValueFields):
+    class Meta:
+        unknown = ma.RAISE
+
+    item_id = text_field(256, required=True)
+    marks = fields.List(
+        fields.Dict(keys=fields.String()), metadata={"description": "As in an answer; id and shape may be left out."}
+    )
+    confidence = fields.Float(allow_none=True, metadata={"description": "In [0, 1]; that of the least sure mark when left out."})
+    version = text_field(128, metadata={"description": "Names the model that made it."})
+
+
+class DraftsRequest(Strict):
+    drafts = fields.List(fields.Nested(BroughtDraft), required=True, validate=validate.Length(max=MOST_ITEMS))
 
 
 class RefusedRow(ma.Schema):
@@ -241,8 +295,13 @@ class ItemsAdded(ma.Schema):
     failed = fields.List(fields.Nested(RefusedRow))
 
 
+class DraftsAdded(ma.Schema):
+    saved = fields.Integer()
+    failed = fields.List(fields.Nested(RefusedRow))
+
+
 class ItemsQuery(Strict):
-    state = fields.String(load_default="open", validate=validate.OneOf(["open", "labelled"]))
+    state = fields.String(load_default="open", validate=validate.OneOf(["open", "labelled", "rules"]))
     after = fields.Integer(load_default=-1, validate=validate.Range(-1, 2**62))
     limit = fields.Integer(load_default=100, validate=validate.Range(1, 1000))
 
@@ -256,8 +315,8 @@ class Import(ma.Schema):
     id = fields.Integer()
     kind = fields.String()
     name = fields.String()
-    state = fields.String(metadata={"description": "waiting, running, done or failed"})
-    share = fields.Float()
+    state = fields.String(metadata={"description": "waiting, running, done, failed or cancelled"})
+    share = fields.Float(metadata={"description": "How far it is, 0 to 1; null = only the end will tell."}, allow_none=True)
     rows_ok = fields.Integer()
     rows_added = fields.Integer()
     rows_known = fields.Integer()
@@ -274,24 +333,30 @@ class ImportOptions(ma.Schema):
     class Meta:
         unknown = ma.EXCLUDE
 
-    kind = _text(10, load_default="")
-    id_column = _text(200, load_default="")
-    label_column = _text(200, load_default="")
-    text_column = _text(200, load_default="")
-    link_column = _text(200, load_default="")
-    row_columns = _text(20_000, load_default="")
-    delimiter = _text(1, load_default="")
-    label_separator = _text(5, load_default="|")
+    kind = text_field(
+        20, load_default="", metadata={"description": "What the files are; '' = told by their names. See GET formats."}
+    )
+    base_link = text_field(2000, load_default="", metadata={"description": "Where pictures lie that a file names without address."})
+    empty_is_none = fields.Boolean(load_default=False, metadata={"description": "A picture or text without marks has none."})
+    id_column = text_field(200, load_default="")
+    label_column = text_field(200, load_default="")
+    gold_column = text_field(200, load_default="", metadata={"description": "Says which rows have a known answer; '' = is_gold."})
+    text_column = text_field(200, load_default="")
+    link_column = text_field(200, load_default="")
+    row_columns = text_field(20_000, load_default="")
+    delimiter = text_field(1, load_default="")
+    label_separator = text_field(5, load_default="|")
     labels_by_folder = fields.Boolean(load_default=False)
+    file = fields.Raw(metadata={"type": "string", "format": "binary", "description": "One file, or several under this name."})
 
 
 class ExportQuery(Strict):
     format = fields.String(load_default="csv", metadata={"description": "csv or jsonl"})
-    which = fields.String(load_default="labelled", metadata={"description": "labelled or all"})
+    which = fields.String(load_default="labelled", metadata={"description": "labelled (by people), rules (by rules alone) or all"})
 
 
 class PredictItem(Strict):
-    id = _text(256, required=True)
+    id = text_field(256, required=True)
     link = fields.String()
     text = fields.String()
     row = fields.Dict()
@@ -299,12 +364,13 @@ class PredictItem(Strict):
 
 class PredictRequest(Strict):
     items = fields.List(fields.Nested(PredictItem), required=True, validate=validate.Length(min=1, max=MOST_ITEMS))
-    version = _text(128, load_default="")
+    version = text_field(128, load_default="")
 
 
 class Prediction(ma.Schema):
     id = fields.String()
     labels = fields.List(fields.String())
+    marks = fields.List(fields.Nested(Mark), metadata={"description": "What was found, where items are labelled by marks."})
     confidence = fields.Float()
     proba = fields.Dict(metadata={"description": "Label → probability."})
     error = fields.String(metadata={"description": "Why there is no prediction, '' otherwise."})
@@ -320,8 +386,8 @@ class Versions(ma.Schema):
 
 
 class TrainRequest(Strict):
-    algorithm = _text(80, load_default="")
-    encoder = _text(80, load_default="")
+    algorithm = text_field(80, load_default="")
+    encoder = text_field(80, load_default="")
     parameters = fields.Dict(keys=fields.String(), load_default=dict)
 
 
@@ -330,7 +396,7 @@ class CancelRequest(Strict):
 
 
 class PromoteRequest(Strict):
-    version = _text(128, required=True)
+    version = text_field(128, required=True)
 
 
 class Decision(ma.Schema):

@@ -81,3 +81,6 @@ export function make(tag, attributes = {}, ...children) {
 }
 
 export const percent = (share, digits = 1) => `${(100 * share).toFixed(digits)} %`;
+
+/** A number as people read it: thousands apart, six digits of a fraction. */
+export const figure = (number) => number.toLocaleString(page.locale === "zh" ? "zh-CN" : "en-GB", Number.isInteger(number) ? {} : { maximumSignificantDigits: 6 });

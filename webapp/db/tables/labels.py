@@ -1,96 +1,17 @@
-"""The schema: every table and index of the app.
+"""Items, annotations, leases and drafts: the labelling path, and the outbox to the cluster.
 
-Owns names and types; a change here needs a migration beside it (a test compares the two). Must never hold a query. Rules: no query
-on the labelling path may look at more rows than it returns plus the live leases, so counts are kept in `tallies`, drafts in blocks,
-and `items` is reached by (project, item_id), by (project, state, position) or by its number only. Times: seconds since 1970 (UTC).
+Must never hold a query. Called through `webapp.db.tables`.
 """
-
-from typing import Any
 
 import sqlalchemy as sa
 
-metadata = sa.MetaData(
-    naming_convention={
-        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-        "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
-        "pk": "pk_%(table_name)s",
-    }
-)
-
-Id = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
-
-
-def _id() -> sa.Column[int]:
-    return sa.Column("id", Id, primary_key=True, autoincrement=True)
-
-
-def _project(**options: Any) -> sa.Column[int]:
-    return sa.Column("project_id", Id, sa.ForeignKey("projects.id", ondelete="CASCADE"), nullable=False, **options)
-
-
-users = sa.Table(
-    "users",
-    metadata,
-    _id(),
-    sa.Column("name", sa.Text, nullable=False, unique=True),
-    sa.Column("password_hash", sa.Text, nullable=False),
-    sa.Column("is_admin", sa.Boolean, nullable=False),
-    sa.Column("is_active", sa.Boolean, nullable=False),
-    sa.Column("session_key", sa.Text, nullable=False),
-    sa.Column("locale", sa.Text, nullable=False, server_default=""),
-    sa.Column("created_at", sa.Double, nullable=False),
-)
-
-tokens = sa.Table(
-    "tokens",
-    metadata,
-    _id(),
-    sa.Column("user_id", Id, sa.ForeignKey("users.id", ondelete="CASCADE"), nullable=False, index=True),
-    sa.Column("name", sa.Text, nullable=False),
-    sa.Column("hash", sa.Text, nullable=False, unique=True),
-    sa.Column("created_at", sa.Double, nullable=False),
-)
-
-projects = sa.Table(
-    "projects",
-    metadata,
-    _id(),
-    sa.Column("slug", sa.Text, nullable=False, unique=True),
-    sa.Column("title", sa.Text, nullable=False),
-    sa.Column("category", sa.Text, nullable=False),
-    sa.Column("kind", sa.Text, nullable=False),
-    sa.Column("labels", sa.Text, nullable=False),
-    sa.Column("target", sa.Double, nullable=False),
-    sa.Column("budget", sa.Integer, nullable=False),
-    sa.Column("epoch", sa.Integer, nullable=False),
-    sa.Column("strategy", sa.Text, nullable=False),
-    sa.Column("algorithm", sa.Text, nullable=False),
-    sa.Column("encoder", sa.Text, nullable=False),
-    sa.Column("is_comparer_on", sa.Boolean, nullable=False),
-    sa.Column("retrain_labels", sa.Integer, nullable=False),
-    sa.Column("parameters", sa.Text, nullable=False),
-    sa.Column("instructions", sa.Text, nullable=False),
-    sa.Column("is_paused", sa.Boolean, nullable=False),
-    sa.Column("spec_revision", sa.Integer, nullable=False),
-    sa.Column("opened_revision", sa.Integer, nullable=False),
-    sa.Column("next_position", sa.BigInteger, nullable=False),
-    sa.Column("created_at", sa.Double, nullable=False),
-)
-
-members = sa.Table(
-    "members",
-    metadata,
-    _project(primary_key=True),
-    sa.Column("user_id", Id, sa.ForeignKey("users.id", ondelete="CASCADE"), primary_key=True, index=True),
-    sa.Column("role", sa.Text, nullable=False),
-)
+from webapp.db.tables.base import Id, id_column, metadata, project_column
 
 items = sa.Table(
     "items",
     metadata,
-    _id(),
-    _project(),
+    id_column(),
+    project_column(),
     sa.Column("item_id", sa.Text, nullable=False),
     sa.Column("position", sa.BigInteger, nullable=False),
     sa.Column("state", sa.SmallInteger, nullable=False, server_default="0"),
@@ -108,8 +29,8 @@ items = sa.Table(
 annotations = sa.Table(
     "annotations",
     metadata,
-    _id(),
-    _project(),
+    id_column(),
+    project_column(),
     sa.Column("item", Id, sa.ForeignKey("items.id", ondelete="CASCADE"), nullable=False),
     sa.Column("revision", sa.Integer, nullable=False),
     sa.Column("labels", sa.Text, nullable=False),
@@ -123,6 +44,11 @@ annotations = sa.Table(
     sa.Column("key", sa.Text),
     sa.Column("window_no", sa.Integer, nullable=False),
     sa.Column("created_at", sa.Double, nullable=False),
+    sa.Column("source", sa.Text, nullable=False, server_default="person"),
+    sa.Column("proba", sa.LargeBinary),
+    sa.Column("value", sa.Text),
+    sa.Column("draft_value", sa.Text),
+    sa.Column("job_id", Id),
     sa.UniqueConstraint("item", "revision"),
     sa.UniqueConstraint("lease_id"),
     sa.UniqueConstraint("project_id", "key"),
@@ -131,8 +57,8 @@ annotations = sa.Table(
 outbox = sa.Table(
     "outbox",
     metadata,
-    _id(),
-    _project(),
+    id_column(),
+    project_column(),
     sa.Column("annotation_id", Id, nullable=False),
     sa.Column("state", sa.SmallInteger, nullable=False),
     sa.Column("batch_id", sa.Text),
@@ -148,20 +74,21 @@ leases = sa.Table(
     "leases",
     metadata,
     sa.Column("item", Id, sa.ForeignKey("items.id", ondelete="CASCADE"), primary_key=True, autoincrement=False),
-    _project(),
+    project_column(),
     sa.Column("user_id", Id, sa.ForeignKey("users.id", ondelete="CASCADE"), nullable=False),
     sa.Column("lease_id", sa.Text, nullable=False),
     sa.Column("expires_at", sa.Double, nullable=False, index=True),
     sa.Column("draft", sa.Text),
     sa.Column("draft_version", sa.Text),
     sa.Column("draft_confidence", sa.Double),
+    sa.Column("draft_value", sa.Text),
     sa.Index(None, "project_id", "user_id"),
 )
 
 tallies = sa.Table(
     "tallies",
     metadata,
-    _project(primary_key=True),
+    project_column(primary_key=True),
     sa.Column("kind", sa.Text, primary_key=True),
     sa.Column("key", sa.Text, primary_key=True),
     sa.Column("stripe", sa.SmallInteger, primary_key=True, autoincrement=False),
@@ -169,13 +96,15 @@ tallies = sa.Table(
     sa.Column("labels", sa.BigInteger, nullable=False, server_default="0"),
     sa.Column("drafted", sa.BigInteger, nullable=False, server_default="0"),
     sa.Column("corrected", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("timed", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("seconds", sa.Double, nullable=False, server_default="0"),
 )
 
 blocks = sa.Table(
     "blocks",
     metadata,
-    _id(),
-    _project(index=True),
+    id_column(),
+    project_column(index=True),
     sa.Column("shard", sa.Text, nullable=False),
     sa.Column("n_items", sa.Integer, nullable=False),
     sa.Column("item_numbers", sa.LargeBinary, nullable=False),
@@ -189,17 +118,18 @@ head_drafts = sa.Table(
     "head_drafts",
     metadata,
     sa.Column("item", Id, sa.ForeignKey("items.id", ondelete="CASCADE"), primary_key=True, autoincrement=False),
-    _project(index=True),
+    project_column(index=True),
     sa.Column("version", sa.Text, nullable=False),
     sa.Column("pointer", sa.BigInteger, nullable=False),
     sa.Column("labels", sa.Text, nullable=False),
     sa.Column("confidence", sa.Double, nullable=False),
+    sa.Column("value", sa.Text),
 )
 
 rankings = sa.Table(
     "rankings",
     metadata,
-    _project(primary_key=True),
+    project_column(primary_key=True),
     sa.Column("generation", sa.BigInteger, nullable=False),
     sa.Column("version", sa.Text, nullable=False),
     sa.Column("strategy", sa.Text, nullable=False),
@@ -212,7 +142,7 @@ rankings = sa.Table(
 scoring = sa.Table(
     "scoring",
     metadata,
-    _project(primary_key=True),
+    project_column(primary_key=True),
     sa.Column("position", sa.BigInteger, nullable=False),
     sa.Column("pointer", sa.BigInteger, nullable=False),
     sa.Column("state", sa.Text, nullable=False),
@@ -221,7 +151,7 @@ scoring = sa.Table(
 versions = sa.Table(
     "versions",
     metadata,
-    _project(primary_key=True),
+    project_column(primary_key=True),
     sa.Column("version", sa.Text, primary_key=True),
     sa.Column("labels", sa.Integer, nullable=False),
     sa.Column("accuracy", sa.Double),
@@ -232,7 +162,7 @@ versions = sa.Table(
 live = sa.Table(
     "live",
     metadata,
-    _project(primary_key=True),
+    project_column(primary_key=True),
     sa.Column("at", sa.Double, nullable=False),
     sa.Column("progress", sa.Text, nullable=False),
     sa.Column("problem", sa.Text, nullable=False),
@@ -247,48 +177,20 @@ pilot_state = sa.Table(
     sa.Column("is_connected", sa.Boolean, nullable=False),
 )
 
-events = sa.Table(
-    "events",
+retries = sa.Table(
+    "retries",
     metadata,
-    _id(),
-    _project(),
-    sa.Column("user_id", Id),
-    sa.Column("at", sa.Double, nullable=False),
-    sa.Column("kind", sa.Text, nullable=False),
-    sa.Column("text", sa.Text, nullable=False),
-    sa.Column("detail", sa.Text, nullable=False),
-    sa.Index(None, "project_id", "id"),
+    sa.Column("item", Id, sa.ForeignKey("items.id", ondelete="CASCADE"), primary_key=True, autoincrement=False),
+    project_column(index=True),
+    sa.Column("asked_at", sa.Double, nullable=False),
 )
 
-import_jobs = sa.Table(
-    "import_jobs",
+label_studio_annotations = sa.Table(
+    "label_studio_annotations",
     metadata,
-    _id(),
-    _project(index=True),
-    sa.Column("user_id", Id, sa.ForeignKey("users.id"), nullable=False),
-    sa.Column("kind", sa.Text, nullable=False),
-    sa.Column("name", sa.Text, nullable=False),
-    sa.Column("path", sa.Text, nullable=False),
-    sa.Column("options", sa.Text, nullable=False),
-    sa.Column("state", sa.Text, nullable=False, index=True),
-    sa.Column("offset_bytes", sa.BigInteger, nullable=False),
-    sa.Column("total_bytes", sa.BigInteger, nullable=False),
-    sa.Column("line", sa.BigInteger, nullable=False),
-    sa.Column("added", sa.BigInteger, nullable=False),
-    sa.Column("known", sa.BigInteger, nullable=False),
-    sa.Column("failed", sa.BigInteger, nullable=False),
-    sa.Column("reason", sa.Text, nullable=False),
-    sa.Column("owner", sa.Text, nullable=False),
-    sa.Column("created_at", sa.Double, nullable=False),
+    project_column(primary_key=True),
+    sa.Column("number", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("item_id", sa.Text, nullable=False),
+    sa.Column("annotation_id", sa.BigInteger, nullable=False),
     sa.Column("updated_at", sa.Double, nullable=False),
-)
-
-import_errors = sa.Table(
-    "import_errors",
-    metadata,
-    _id(),
-    sa.Column("job_id", Id, sa.ForeignKey("import_jobs.id", ondelete="CASCADE"), nullable=False, index=True),
-    sa.Column("line", sa.BigInteger, nullable=False),
-    sa.Column("name", sa.Text, nullable=False),
-    sa.Column("reason", sa.Text, nullable=False),
 )

@@ -1,0 +1,1 @@
+"""Label Studio as a client of a project: its labeling configuration, its results, its webhooks."""

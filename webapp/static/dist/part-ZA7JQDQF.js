@@ -1,0 +1,1 @@
+var t={year:"numeric",month:"short",day:"numeric",hour:"2-digit",minute:"2-digit",second:"2-digit",hourCycle:"h23",timeZoneName:"short"},o=document.documentElement.lang==="zh"?"zh-CN":"en-GB",n=e=>new Date(typeof e=="number"?1e3*e:e).toLocaleString(o,t);function i(){for(let e of document.querySelectorAll("time[data-moment]"))e.textContent=n(e.dateTime)}export{n as a,i as b};

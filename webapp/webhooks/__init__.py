@@ -1,0 +1,1 @@
+"""Webhooks: kept by people, filled in the transaction of each event, signed and sent by the pilot."""
