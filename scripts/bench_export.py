@@ -53,31 +53,44 @@ def download(settings: Settings, token: str, form: str) -> tuple[int, float]:
     return lines, took_s
 
 
-def main(argv: Sequence[str]) -> dict[str, Any]:
-    """Run the benchmark and return its figures."""
-    parser = argparse.ArgumentParser(prog="scripts/bench export")
-    parser.add_argument("--rows", type=int, default=1_000_000)
-    args = parser.parse_args(argv)
+def run_lines(rows: int) -> dict[str, Any]:
+    """Return rate and memory of the server for both formats, beside the bare read."""
     with web_bench.bench_folder() as folder:
         settings = web_bench.bench_settings(folder)
-        database, _, _ = web_bench.make_project(settings, args.rows, is_labelled=True)
+        database, _, _ = web_bench.make_project(settings, rows, is_labelled=True)
         database.close()
         bare = bare_read(folder)
-        found: dict[str, Any] = {}
         with web_bench.web_server(settings) as server:
-            token = WebClient(web_bench.url_of(settings)).call(
-                "POST", "/tokens", {"name": "bench", "password": web_bench.PASSWORD}
-            )["token"]
-            for form in ("csv", "jsonl"):
-                with web_bench.PeakMemory(web_bench.children_of(server.pid)) as memory:
-                    lines, took_s = download(settings, token, form)
-                if lines - (form == "csv") != args.rows:
-                    raise SystemExit(f"bench export: {lines} lines for {args.rows} labels")
-                grown = (memory.peak_bytes - memory.start_bytes) / MIB
-                found[form] = {
-                    "seconds": round(took_s, 2),
-                    "rows_per_s": round(args.rows / took_s),
-                    "memory_growth_mib": round(grown, 1),
-                }
-    rate = found["csv"]["rows_per_s"]
-    return {"rows": args.rows, **found, "bare_rows_per_s": round(bare), "ratio": round(bare / rate, 2)}
+            entry = {"name": "bench", "password": web_bench.PASSWORD}
+            token = WebClient(web_bench.url_of(settings)).call("POST", "/tokens", entry)["token"]
+            found = {form: measure(settings, token, form, rows, server.pid) for form in ("csv", "jsonl")}
+    return {"rows": rows, **found, "bare_rows_per_s": round(bare)}
+
+
+def measure(settings: Settings, token: str, form: str, rows: int, server: int) -> dict[str, Any]:
+    """Return the figures of one export. Raises SystemExit when a row is missing."""
+    with web_bench.PeakMemory(web_bench.children_of(server)) as memory:
+        lines, took_s = download(settings, token, form)
+    if lines - (form == "csv") != rows:
+        raise SystemExit(f"bench export: {lines} lines for {rows} labels")
+    return {
+        "seconds": round(took_s, 2),
+        "rows_per_s": round(rows / took_s),
+        "peak_mib": round(memory.peak_bytes / MIB, 1),
+        "memory_growth_mib": round((memory.peak_bytes - memory.start_bytes) / MIB, 1),
+    }
+
+
+def main(argv: Sequence[str]) -> dict[str, Any]:
+    """Run the benchmark; `memory_times` is the servers' peak at full size over the peak at a tenth of it, 1 = flat."""
+    parser = argparse.ArgumentParser(prog="scripts/bench export")
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--format", choices=("lines", "coco"), default="lines", help="coco: in and out again, see bench_formats")
+    args = parser.parse_args(argv)
+    if args.format == "coco":
+        from scripts.bench_formats import compare
+
+        return compare(args.rows)
+    small, full = run_lines(web_bench.smaller(args.rows)), run_lines(args.rows)
+    found = {form: web_bench.beside(small[form], full[form]) for form in ("csv", "jsonl")}
+    return {**full, **found, "ratio": round(full["bare_rows_per_s"] / full["csv"]["rows_per_s"], 2)}

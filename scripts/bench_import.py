@@ -75,12 +75,17 @@ def run_kind(kind: str, rows: int, database_url: str) -> dict[str, Any]:
 
 
 def main(argv: Sequence[str]) -> dict[str, Any]:
-    """Run the benchmark; `memory_growth_mib` is the peak at full size above the peak at a third of it."""
+    """Run the benchmark; `memory_times` is the peak at full size over the peak at a tenth of it, 1 = flat."""
     parser = argparse.ArgumentParser(prog="scripts/bench import")
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--database-url", default="")
+    parser.add_argument("--format", choices=("lines", "coco"), default="lines", help="coco: in and out again, see bench_formats")
     args = parser.parse_args(argv)
-    small = run_kind("csv", max(1, args.rows // 3), args.database_url)
-    found = {kind: run_kind(kind, args.rows, args.database_url) for kind in ("csv", "jsonl")}
-    growth = found["csv"]["peak_mib"] - small["peak_mib"]
-    return {**found, "memory_growth_mib": round(growth, 1), "ratio": found["csv"]["ratio"]}
+    if args.format == "coco":
+        from scripts.bench_formats import compare
+
+        return compare(args.rows, args.database_url)
+    kinds = ("csv", "jsonl")
+    small = {kind: run_kind(kind, web_bench.smaller(args.rows), args.database_url) for kind in kinds}
+    found = {kind: web_bench.beside(small[kind], run_kind(kind, args.rows, args.database_url)) for kind in kinds}
+    return {**found, "ratio": found["csv"]["ratio"]}

@@ -21,6 +21,8 @@ ROOMS = (
     "cluster.lab.commands",
     "scripts.web_stack",
     "scripts.demo",
+    "scripts.export_model",
+    "scripts.simulation.command",
     "webapp.commands",
 )
 

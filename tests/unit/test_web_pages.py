@@ -9,6 +9,7 @@ import subprocess
 from pathlib import Path
 
 import flask
+import numpy as np
 import pytest
 from babel.messages.catalog import Catalog
 from babel.messages.extract import extract_from_dir
@@ -17,8 +18,11 @@ from babel.messages.pofile import read_po
 from flask_babel import force_locale
 
 from labelloop.settings import WebSettings
+from learning import query
+from learning.query.pool import Pool
 from roles.train import comparer, policy
-from webapp.views import languages, sentences
+from webapp.projects import strategies
+from webapp.views import languages, sentences, strategy_texts
 
 ROOT = Path(__file__).resolve().parents[2]
 WEBAPP = ROOT / "webapp"
@@ -82,12 +86,24 @@ def test_the_compiled_texts_are_those_of_the_source() -> None:
     assert (CHINESE / "messages.mo").read_bytes() == compiled.getvalue(), "run `pybabel compile -d webapp/translations`"
 
 
-def test_every_text_that_a_script_asks_for_is_given_to_it() -> None:
-    scripts = "".join(path.read_text() for path in (WEBAPP / "frontend").glob("*/*.js"))
+ADMINS = ("admin.js", "webhooks.js", "live_table.js")
+
+
+def test_every_text_that_a_script_of_admins_asks_for_is_given_to_it() -> None:
+    scripts = "".join(path.read_text() for path in (WEBAPP / "frontend").glob("*/*.js") if path.name in ADMINS)
     asked = set(re.findall(r'\btext\("(\w+)"', scripts))
-    given = set(re.findall(r'"(\w+)": _\(', (WEBAPP / "views" / "page_texts.py").read_text()))
+    common = (WEBAPP / "views" / "page_texts.py").read_text().split("label_texts")[0]
+    texts = common + (WEBAPP / "views" / "admin_texts.py").read_text()
+    assert asked - set(re.findall(r'"([\w-]+)": _\(', texts)) == set()
+
+
+def test_every_text_that_a_script_asks_for_is_given_to_it() -> None:
+    scripts = "".join(path.read_text() for path in (WEBAPP / "frontend").glob("*/*.js") if path.name not in ADMINS)
+    asked = set(re.findall(r'\btext\("(\w+)"', scripts))
+    texts = "".join(path.read_text() for path in (WEBAPP / "views").glob("*_texts.py") if path.name != "admin_texts.py")
+    given = set(re.findall(r'"(\w+)": _\(', texts))
     assert asked - given == set()
-    assert {name for name in given - asked if not name.startswith("import_")} == set()
+    assert {name for name in given - asked if not name.startswith(("import_", "bulk_", "reason_", "step_"))} == set()
 
 
 @pytest.mark.parametrize("n_labels", [0, 13, 20, 55, 200])
@@ -109,3 +125,28 @@ def test_what_the_comparer_says_is_translated_with_its_figures(chinese_app: flas
     with chinese_app.test_request_context(), force_locale("zh"):
         assert sentences.translate(f"resting: {said}") == "暂停训练：已达到目标：最近 30 个草稿中 30 个正确（100.0%），目标 95.0%"
         assert sentences.translate("the moon is full") == "the moon is full"
+
+
+def test_what_the_strategies_say_of_themselves_is_marked_for_the_translators() -> None:
+    said = {view.summary for view in strategies.list_strategies()}
+    said |= {field.description for view in strategies.list_strategies() for field in view.fields}
+    assert said == set(strategy_texts.TEXTS)
+
+
+def test_why_an_order_failed_is_translated_with_its_figures(chinese_app: flask.Flask) -> None:
+    pool = Pool(3, None, np.zeros((3, 2), np.float32), None, False, 0, labels=np.array([0, 1, 2]))
+    with chinese_app.test_request_context(), force_locale("zh"):
+        refused = sentences.translate(str(query.why_not("alipy_quire", pool)))
+        assert refused == "策略 'alipy_quire' 无法运行：它只适用于每个条目一个标签的两个类别，此处有 3 个，见过 3 个"
+        assert sentences.translate("asked for by name; 10% of the places are random") == "按名称指定；其中 10% 的位置为随机"
+
+
+def test_every_category_and_kind_of_the_catalogue_has_words(chinese_app: flask.Flask) -> None:
+    from webapp.kinds import catalogue
+    from webapp.views import kind_names
+
+    with chinese_app.test_request_context(headers={"Accept-Language": "zh"}):
+        assert set(kind_names.category_names()) == set(catalogue.CATEGORIES)
+        assert [name for name, words in kind_names.kind_names().items() if words == name] == []
+        for category, (_data, kinds) in catalogue.CATEGORIES.items():
+            assert all(kind_names.example_of(category, kind)["way"] for kind in kinds)
