@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, expect, sync_playwright
 
 from labelloop import messages as m
 from labelloop.settings import Settings, read_settings
@@ -36,6 +36,8 @@ PASSWORD = "correct horse battery"
 CHROMIUM = "/usr/bin/chromium"
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 SERVING = "model-20260102T100000Z-5e1f0a"
+PATIENCE_S = 20.0  # the other process of the tests runs labs beside this one
+expect.set_options(timeout=1000 * PATIENCE_S)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -125,7 +127,7 @@ def press(page: Page, role: Any, name: str, within: str = "body") -> None:
     page.keyboard.press("Enter")
 
 
-def wait_until(is_true: Callable[[], Any], what: str, seconds: float = 10.0) -> Any:
+def wait_until(is_true: Callable[[], Any], what: str, seconds: float = PATIENCE_S) -> Any:
     """Return the first true answer of `is_true`; fail with `what` when there is none in time."""
     until = time.monotonic() + seconds
     while True:
@@ -219,7 +221,7 @@ class Visitor:
         made = self._browser.new_context(
             storage_state=state, **{"locale": "en-US", "base_url": self._app.url, "reduced_motion": "reduce", **options}
         )
-        made.set_default_timeout(20_000)  # the other process of the tests runs labs beside this one
+        made.set_default_timeout(1000 * PATIENCE_S)
         self._contexts.append(made)
         made.on("page", self._listen)
         return made
