@@ -52,11 +52,16 @@ def measure(desks: Sequence[Desk], setting: Setting, seconds: float, say: Callab
     `cpu_ms_per_label` is what every process on the servers' side used, the database's and the cluster's too: it hardly depends on
     what else the machine does, as seconds do.
     """
-    before_s, own_s = web_bench.processor_s(os.getpid()), time.process_time()
+    before_s, own_s = web_bench.processor_by_name(os.getpid()), time.process_time()
     load = run_team(desks, setting.pause_s, WARM_S, seconds, say)
-    used_s, client_s = web_bench.processor_s(os.getpid()) - before_s, time.process_time() - own_s
+    after_s, client_s = web_bench.processor_by_name(os.getpid()), time.process_time() - own_s
     n = max(1, len(load.saved))
-    spent = {"cpu_ms_per_label": round(1000 * used_s / n, 1), "client_cpu_ms_per_label": round(1000 * client_s / n, 2)}
+    by_process = {name: 1000 * (after_s[name] - before_s.get(name, 0.0)) / n for name in after_s}
+    spent = {
+        "cpu_ms_per_label": round(sum(by_process.values()), 1),
+        "cpu_ms_by_process": {name: round(ms, 2) for name, ms in sorted(by_process.items(), key=lambda one: -one[1]) if ms >= 0.05},
+        "client_cpu_ms_per_label": round(1000 * client_s / n, 2),
+    }
     return load, {**summary(load), **spent, "load": round(os.getloadavg()[0], 1)}
 
 

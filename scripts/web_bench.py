@@ -5,6 +5,7 @@ Owns the processes it starts. Called by scripts.bench_label, bench_import and be
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import os
 import socket
@@ -170,15 +171,28 @@ def resident_bytes(pid: int) -> int:
 
 def processor_s(pid: int) -> float:
     """Return the processor seconds that the living processes below `pid` have used, without those of `pid` itself."""
+    return sum(processor_by_name(pid).values())
+
+
+def processor_by_name(pid: int) -> dict[str, float]:
+    """Return the same by what runs: 'module command' of a Python process, else the program's name."""
     tick = os.sysconf("SC_CLK_TCK")
-    found, waiting = 0.0, list(_children(pid))
+    found: dict[str, float] = collections.defaultdict(float)
+    waiting = list(_children(pid))
     while waiting:
         child = waiting.pop()
         with contextlib.suppress(OSError):
             fields = Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()
-            found += (int(fields[11]) + int(fields[12])) / tick
+            found[_name_of(child)] += (int(fields[11]) + int(fields[12])) / tick
             waiting += _children(child)
-    return found
+    return dict(found)
+
+
+def _name_of(pid: int) -> str:
+    argv = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
+    if "-m" in argv:
+        return " ".join(word for word in argv[argv.index("-m") + 1 :][:2] if not word.startswith("-"))
+    return Path(argv[0].split(":")[0]).name or "?"
 
 
 def _children(pid: int) -> list[int]:

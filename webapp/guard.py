@@ -79,9 +79,9 @@ def _address() -> str:
 limiter = Limiter(_asker, in_memory_fallback_enabled=True)
 
 
-def login_limit() -> Any:
-    """Return the decorator for views that take a password."""
-    return limiter.limit(lambda: rooms().settings.web.login_rate_limit, key_func=_address)
+def login_limit(exempt_when: Callable[[], bool] | None = None) -> Any:
+    """Return the decorator for views that take a password; `exempt_when`: the request is one without."""
+    return limiter.limit(lambda: rooms().settings.web.login_rate_limit, key_func=_address, exempt_when=exempt_when)
 
 
 def install(app: flask.Flask) -> None:

@@ -84,6 +84,7 @@ def test_a_day_of_an_annotator(app: App, visitor: Visitor) -> None:
         assert shown(page) not in (later, *said)
         said[answer(page, "Enter")] = ["tit"]
     assert shown(page) == later
+    expect(page.locator("#stop")).to_be_hidden()  # nothing else is left, but this is
     page.keyboard.press("2")
     said[later] = ["tit"]
     expect(page.locator("#empty")).to_contain_text("Nothing is left")

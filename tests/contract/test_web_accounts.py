@@ -147,6 +147,20 @@ def test_logins_are_limited_by_address(tmp_path: Path, valkey: Valkey) -> None:
     made.close()
 
 
+def test_guesses_of_a_password_on_the_account_page_are_limited_and_its_other_forms_are_not(tmp_path: Path, valkey: Valkey) -> None:
+    made = World(make_settings(tmp_path, "", valkey.url.replace("/0", "/4"), login_rate_limit="6 per minute"))
+    client = Client(made.app)
+    csrf = client.call("POST", "/session", {"name": "ada", "password": "correct horse"})["csrf"]
+
+    def send(**form: str) -> int:
+        return client.http.post("/account", data={"csrf_token": csrf, **form}).status_code
+
+    assert {send(action="token", label="nightly") for _ in range(8)} == {200}
+    guesses = [send(action="password", old=f"a guess, number {n}", new="another horse") for n in range(8)]
+    assert guesses[0] == 200 and guesses[-1] == 429
+    made.close()
+
+
 def test_every_answer_carries_the_security_headers(sqlite_world: World) -> None:
     for path in ("/api/v1/projects", "/api/v1/openapi.json", "/nowhere"):
         headers = sqlite_world.app.test_client().get(path).headers

@@ -228,7 +228,7 @@ def test_a_listing_that_sends_without_end_is_read_up_to_a_limit(monkeypatch: pyt
     monkeypatch.setattr(addresses, "MOST_PAGE_BYTES", 2**17)
     with serving(endless) as port:
         url, reach = f"http://127.0.0.1:{port}/", Reach(allowed_hosts=(f"127.0.0.1:{port}",))
-        with addresses.open_listing(url, reach, 2**17) as listing:
+        with addresses.open_listing(url, reach, 2**17, "birds") as listing:
             with pytest.raises(InvalidInputError, match="more than 131072 bytes"):
                 list(listing.names())
             with pytest.raises(InvalidInputError, match="more than 131072 bytes"):
@@ -248,7 +248,7 @@ def test_a_listing_of_folders_without_end_is_left(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(addresses, "MOST_FOLDERS", 5)
     with serving(deeper) as port:
         reach = Reach(allowed_hosts=(f"127.0.0.1:{port}",))
-        with addresses.open_listing(f"http://127.0.0.1:{port}/", reach, 2**17) as listing:
+        with addresses.open_listing(f"http://127.0.0.1:{port}/", reach, 2**17, "birds") as listing:
             names = listing.names()
             with pytest.raises(InvalidInputError, match="more than 5 folders"):
                 list(names)

@@ -115,6 +115,23 @@ def test_a_table_of_sql_is_read_along_its_key_and_its_secret_is_told_to_nobody(w
     assert "no such file" in take(world, slug, status=422, kind="sql", source="../birds", table="birds")["message"]
 
 
+def test_a_source_that_names_its_projects_is_not_there_for_others(world: World, tmp_path: Path) -> None:
+    with contextlib.closing(sqlite3.connect(tmp_path / "closed.sqlite")) as link, link:
+        link.execute("CREATE TABLE birds (id INTEGER PRIMARY KEY, text TEXT)")
+        link.execute("INSERT INTO birds VALUES (1, 'one')")
+    named, other = make(world, "multiclass", "named"), make(world, "multiclass", "not-named")
+    write_source(world, "closed", url=f"sqlite:///{tmp_path / 'closed.sqlite'}")
+    source = Path(world.settings.web.sources_dir) / "closed.toml"
+    source.write_text(source.read_text() + f'projects = ["{named}"]\n')
+    asked = {"kind": "sql", "source": "closed", "table": "birds"}
+    assert take(world, named, **asked)["rows_added"] == 1
+    assert "no such file" in take(world, other, status=422, **asked)["message"]
+    listed = take(world, other, kind="listing", url="source:closed")
+    assert listed["state"] == "failed" and "no such file" in listed["reason"]
+    source.write_text(f'url = "sqlite:///x"\nprojects = "{named}"\n')
+    assert "as TOML" in take(world, named, status=422, **asked)["message"]
+
+
 def test_a_listing_makes_an_item_a_file_and_private_addresses_are_refused(world: World, tmp_path: Path) -> None:
     for name in ("b.png", "a.png", "notes.txt"):
         (tmp_path / name).write_bytes(picture())

@@ -131,14 +131,14 @@ def _renamed(what: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def open_listing(url: str, reach: Reach, most_bytes: int) -> Iterator[Listing]:
-    """Open https://..., http://..., s3://bucket/prefix (public), or source:NAME of an operator, for files of up to `most_bytes`.
+def open_listing(url: str, reach: Reach, most_bytes: int, project: str) -> Iterator[Listing]:
+    """Open https://..., http://..., s3://bucket/prefix (public), or source:NAME of an operator (for `project`).
 
-    Raises InvalidInputError.
+    Of each file `most_bytes` are read at most. Raises InvalidInputError.
     """
     guard, source = Guard(reach.allowed_hosts), SourceFile(url)
     if url.startswith("source:"):
-        source = read_source(reach.sources_dir, url.removeprefix("source:"))
+        source = read_source(reach.sources_dir, url.removeprefix("source:"), project)
     parts = urlsplit(source.url)
     if parts.scheme in ("http", "https") and parts.hostname and not parts.username:
         yield Listing(

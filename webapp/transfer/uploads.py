@@ -94,7 +94,7 @@ def queue_source(
     if kind == "server-folder":
         check_folder(Path(name), reach.allowed_folders)
     if kind == "sql":
-        read_source(reach.sources_dir, name)
+        read_source(reach.sources_dir, name, project.slug)
     with database.write() as tx:
         return imports.add_job(tx, project.id, user_id, kind, name[:200], "", options, 0, time.time())
 

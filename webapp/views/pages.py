@@ -156,6 +156,7 @@ def language() -> Page:
 
 
 @pages.route("/account", methods=["GET", "POST"])
+@guard.login_limit(exempt_when=lambda: flask.request.form.get("action") != "password")
 @needs_login
 def account() -> Page:
     """Show one's account; make tokens, change the password."""

@@ -30,7 +30,7 @@ def read_listing(source: Source) -> Iterator[Read]:
     options, kind = source.job.options, data_of(source.project.category)
     if kind not in _ENDINGS:
         raise InvalidInputError(f"a project of {source.project.category} takes no files: send JSON lines")
-    with open_listing(str(options.get("url") or ""), source.reach, source.max_item_bytes) as listing:
+    with open_listing(str(options.get("url") or ""), source.reach, source.max_item_bytes, source.project.slug) as listing:
         at = 0
         for name in listing.names():
             if not name.lower().endswith(_ENDINGS[kind]):

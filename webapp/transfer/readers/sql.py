@@ -26,7 +26,7 @@ PAGE = 2000
 def read_sql(source: Source) -> Iterator[Read]:
     """Yield the rows of a table in the order of its key; the offset is how many rows came. Raises InvalidInputError."""
     options = source.job.options
-    url = read_source(source.reach.sources_dir, str(options.get("source") or "")).url
+    url = read_source(source.reach.sources_dir, str(options.get("source") or ""), source.project.slug).url
     key, done = str(options.get("key_column") or ""), source.job.offset_bytes
     with foreign.open_table(url, str(options.get("table") or ""), key) as table:
         columns = choose_columns(source.project, list(table.names), options)

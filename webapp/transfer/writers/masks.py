@@ -1,7 +1,8 @@
 """Masks as PNG: a zip with one picture of class numbers an item, 0 = nothing, and the classes by number.
 
-Owns the drawing. Must never draw a picture over the limits. Called by `webapp.transfer.exporter`. Where polygons or boxes overlap,
-the later one is on top. Up to 255 labels a mask is an 8-bit picture with a palette, as Pascal VOC's are; above, one of 16 bits.
+Owns the drawing. Must never draw a picture over the limits. Called by `webapp.transfer.exporter`. A pixel belongs to what its
+middle lies in; where polygons or boxes overlap, the later one is on top. Up to 255 labels a mask is an 8-bit picture with a
+palette, as Pascal VOC's are; above, one of 16 bits.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import colorsys
 import io
 import math
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -53,8 +55,8 @@ class MasksWriter(ZipWriter):
                 inside = (_first(x), _first(y), max(_first(x + w) - 1, _first(x)), max(_first(y + h) - 1, _first(y)))
                 draw.rectangle(inside, fill=number)
                 continue
-            outline = places.pixels(mark.where, size)
-            draw.polygon([(x - 0.5, y - 0.5) for x, y in zip(outline[::2], outline[1::2], strict=True)], fill=number)
+            for y, left, right in _rows_inside(places.pixels(mark.where, size), size):
+                draw.line((left, y, right, y), fill=number)
         out = io.BytesIO()
         mask.save(out, "PNG", compress_level=1)
         return out.getvalue()
@@ -70,6 +72,20 @@ class MasksWriter(ZipWriter):
 def _first(edge: float) -> int:
     """Return the first pixel whose middle is not before an edge."""
     return math.ceil(edge - 0.5)
+
+
+def _rows_inside(outline: Sequence[float], size: Size) -> Iterator[tuple[int, int, int]]:
+    """Yield (row, first, last) of the pixels whose middle lies inside an outline of x, y, x, y, ... pixels (even-odd)."""
+    points = list(zip(outline[::2], outline[1::2], strict=True))
+    edges = [(a, b) if a[1] < b[1] else (b, a) for a, b in zip(points, points[1:] + points[:1], strict=True) if a[1] != b[1]]
+    ys = [y for _, y in points]
+    for row in range(max(0, _first(min(ys))), min(size[1], _first(max(ys)))):
+        middle = row + 0.5
+        crossed = sorted(x + (middle - y) * (to_x - x) / (to_y - y) for (x, y), (to_x, to_y) in edges if y <= middle < to_y)
+        for left, right in zip(crossed[::2], crossed[1::2], strict=True):
+            first, last = max(0, _first(left)), min(size[0], _first(right)) - 1
+            if first <= last:
+                yield row, first, last
 
 
 def _palette(n: int) -> list[int]:
