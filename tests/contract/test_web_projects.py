@@ -156,7 +156,8 @@ def test_the_status_tells_pace_time_left_spread_and_seconds_by_version(shop: Sho
     from webapp.projects import outlook
 
     monkeypatch.setattr(outlook, "PACE_KEPT_S", 0.0)
-    monkeypatch.setattr(outlook, "SPREAD_KEPT_S", -1e9)
+    monkeypatch.setattr(outlook, "SPREAD_KEPT_S", 0.0)
+    monkeypatch.setattr(outlook, "SPREAD_SHARE", 0.0)
     slug = shop.world.project(texts=20)
     status = shop.admin.call("GET", f"/projects/{slug}/status")
     assert (status["labels_per_hour"], status["left_s"], status["chance"]) == (None, None, 0.3333)

@@ -65,11 +65,11 @@ class Database:
             self.engine = sa.create_engine(url, pool_size=pool, max_overflow=16, connect_args={"timeout": 30.0})
             sa.event.listen(self.engine, "connect", functools.partial(_prepare_sqlite, cache_mib))
             sa.event.listen(self.engine, "begin", _begin_sqlite)
+            self._reader = self.engine
         else:
-            self.engine = sa.create_engine(url, pool_size=pool, max_overflow=16)
-            sa.event.listen(self.engine, "checkin", _note_use)
-            sa.event.listen(self.engine, "checkout", functools.partial(_ping_after_rest, self.engine.dialect))
-        self._reader = self.engine if self.is_sqlite else self.engine.execution_options(isolation_level="AUTOCOMMIT")
+            self.engine = _postgres_engine(url, pool)
+            # connections of their own: to change one's isolation level and back costs more than a short query
+            self._reader = _postgres_engine(url, pool, isolation_level="AUTOCOMMIT", pool_reset_on_return=None)
         self._writer = self.engine.execution_options(**{_IS_WRITE: True})
 
     @contextlib.contextmanager
@@ -108,6 +108,7 @@ class Database:
 
     def close(self) -> None:
         """Close every pooled connection."""
+        self._reader.dispose()
         self.engine.dispose()
 
 
@@ -116,6 +117,13 @@ def open_database(settings: Settings, pool: int = 32, cache_mib: int = 8) -> Dat
     database = Database(database_url(settings), pool, cache_mib)
     database.upgrade()
     return database
+
+
+def _postgres_engine(url: str, pool: int, **more: Any) -> sa.Engine:
+    engine = sa.create_engine(url, pool_size=pool, max_overflow=16, **more)
+    sa.event.listen(engine, "checkin", _note_use)
+    sa.event.listen(engine, "checkout", functools.partial(_ping_after_rest, engine.dialect))
+    return engine
 
 
 @contextlib.contextmanager

@@ -63,6 +63,7 @@ _SELECT = sa.select(*_ITEM, *_DRAFTS).select_from(_join_drafts(_WITH_LEASE)).whe
 _LOCK: dict[str, Any] = {"of": items, "skip_locked": True}
 _IS_NAMED = items.c.item_id.in_(sa.bindparam("item_ids", expanding=True))
 _NAMED = _SELECT.where(_NOT_OUT, items.c.state.in_(UNSEEN), _IS_NAMED).with_for_update(**_LOCK)
+_ONE = _SELECT.where(_NOT_OUT, items.c.state.in_(UNSEEN), items.c.item_id == sa.bindparam("item_id")).with_for_update(**_LOCK)
 _FREE = _SELECT.where(_NOT_OUT, items.c.state == sa.bindparam("state"))
 _FIRST = _FREE.order_by(items.c.position).limit(sa.bindparam("n")).with_for_update(**_LOCK)
 _OWN = (
@@ -107,6 +108,9 @@ def take(
         if len(first) == n:
             return first
         return first + _take_first(tx, project, user_id, n - len(first), {**given, "state": RULED}, lease_s)
+    if len(item_ids) == 1:  # after each answer; a list would be spelled out anew each time
+        rows = list(tx.execute(_ONE, {**given, "item_id": item_ids[0]}))
+        return _hand_out(tx, project, user_id, rows, now, lease_s)
     place = {item_id: i for i, item_id in enumerate(item_ids)}
     rows = sorted(tx.execute(_NAMED, {**given, "item_ids": list(item_ids)}).all(), key=lambda row: place[row[1]])[:n]
     return _hand_out(tx, project, user_id, rows, now, lease_s)

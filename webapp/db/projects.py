@@ -150,6 +150,12 @@ _ROLE = sa.select(t.members.c.role).where(
 
 
 def _project(row: Any) -> Project:
+    return _read_project(tuple(row))
+
+
+@functools.lru_cache(maxsize=256)
+def _read_project(row: tuple[Any, ...]) -> Project:
+    """Return the project of a row; the same row, which most requests find, is read once."""
     values = dict(zip(_FIELDS, row, strict=True))
     values["labels"] = tuple(msgspec.json.decode(values["labels"]))
     values["places"] = msgspec.json.decode(values["places"], type=tuple[Place, ...])

@@ -80,12 +80,22 @@ _OF_HELD = [
 ]
 
 
-def _held(*more: sa.ColumnElement[int | None]) -> sa.Select[Any]:
-    query = sa.select(*_OF_HELD, *more).select_from(t.items.outerjoin(t.leases, t.leases.c.item == t.items.c.id))
+def _held(*more: sa.ColumnElement[int | None], isouter: bool = True) -> sa.Select[Any]:
+    query = sa.select(*_OF_HELD, *more).select_from(t.items.join(t.leases, t.leases.c.item == t.items.c.id, isouter=isouter))
     return query.where(t.items.c.project_id == sa.bindparam("project_id"), t.items.c.item_id == sa.bindparam("item_id"))
 
 
-_HELD, _HELD_AND_CHARS = _held(), _held(sa.func.length(t.items.c.content))
+def _under_lease(*more: sa.ColumnElement[int | None]) -> sa.Select[Any]:
+    """Return the same for an item under the lease of an answer whose key nobody used before, item and lease locked."""
+    c = t.annotations.c
+    used = sa.select(c.id).where(c.project_id == sa.bindparam("project_id"), c.key == sa.bindparam("key")).exists()
+    query = _held(*more, isouter=False).where(t.leases.c.lease_id == sa.bindparam("lease_id"), sa.not_(used))
+    return query.with_for_update(of=[t.items, t.leases])
+
+
+_CHARS = sa.func.length(t.items.c.content)
+_HELD, _HELD_AND_CHARS = _held(), _held(_CHARS)
+_UNDER_LEASE, _UNDER_LEASE_AND_CHARS = _under_lease(), _under_lease(_CHARS)
 _LOCK_ITEM = (
     sa.select(t.items.c.id)
     .where(t.items.c.project_id == sa.bindparam("project_id"), t.items.c.item_id == sa.bindparam("item_id"))
@@ -112,8 +122,9 @@ _DROP_LEASE = t.leases.delete().where(t.leases.c.item == sa.bindparam("number"))
 
 
 def _whole_answer() -> sa.Select[Any]:
-    """Return one PostgreSQL statement that writes a label, its outbox row, the item's new state, the end of its lease and what
-    webhooks get of it: one way there and back instead of five. It binds `said_<column>` and `project`."""
+    """Return one PostgreSQL statement that writes a label, its outbox row, the item's new state, the end of its lease, what
+    webhooks get of it and the counts: one way there and back instead of six. It binds `said_<column>`, `project` and what
+    `tallies.binds` returns."""
     names = [name for name in _NAMES if name != "id"] + ["project_id"]
     said = {name: sa.bindparam(f"said_{name}", type_=t.annotations.c[name].type) for name in names}
     label = t.annotations.insert().values(said).returning(t.annotations.c.id).cte("label")
@@ -129,7 +140,13 @@ def _whole_answer() -> sa.Select[Any]:
     values = {"state": sa.literal_column(str(LABELLED)), "revision": said["revision"], "annotation_id": number}
     item = t.items.update().where(t.items.c.id == said["item"]).values(values)
     lease = t.leases.delete().where(t.leases.c.item == said["item"])
-    parts = (queued.cte("queued"), item.cte("said_item"), lease.cte("ended"), webhooks.noting(number).cte("noted"))
+    parts = (
+        queued.cte("queued"),
+        item.cte("said_item"),
+        lease.cte("ended"),
+        webhooks.noting(number).cte("noted"),
+        tallies.adding().cte("counted"),
+    )
     return sa.select(label.c.id).add_cte(*parts)
 
 
@@ -145,6 +162,17 @@ def hold_item(tx: Tx, project_id: int, item_id: str, with_chars: bool = False) -
     if tx.dialect.name == "postgresql":
         tx.execute(_LOCK_ITEM, given)
     row = tx.execute(_HELD_AND_CHARS if with_chars else _HELD, given).first()
+    return Held(*row) if row else None
+
+
+def hold_leased(tx: Tx, project_id: int, item_id: str, lease_id: str, key: str, with_chars: bool = False) -> Held | None:
+    """Lock an item that is out under `lease_id` and return it, as `hold_item` does, in one statement.
+
+    None = it is not under that lease any more, or an answer with this idempotency key is there: look closer. What another
+    transaction changes while this one waits for its locks is seen, for both rows are locked and looked at again.
+    """
+    given = {"project_id": project_id, "item_id": item_id, "lease_id": lease_id, "key": key}
+    row = tx.execute(_UNDER_LEASE_AND_CHARS if with_chars else _UNDER_LEASE, given).first()
     return Held(*row) if row else None
 
 
@@ -186,24 +214,24 @@ def add_annotation(tx: Tx, project_id: int, held: Held, new: Annotation, is_lear
     values["labels"] = msgspec.json.encode(new.labels).decode()
     values["draft"] = msgspec.json.encode(new.draft).decode() if new.draft is not None else None
     del values["id"]
-    number = _write(tx, project_id, held, new, values, is_learned)
     if held.revision:  # what rules said of the item, if they did, is checked now
         tx.execute(_CHECKED, {"number": held.number, "label": None if new.is_deleted else "|".join(new.labels)})
     if held.state == RULED:
         tallies.add_ruled(tx, project_id, -1)
     elif held.state == LABELLED and held.annotation_id is not None:
-        _count(tx, project_id, find_annotation(tx, held.annotation_id), -1)
-    if not new.is_deleted:
-        _count(tx, project_id, new, 1)
-    return msgspec.structs.replace(new, id=number)
+        earlier = find_annotation(tx, held.annotation_id)
+        if earlier is not None:
+            tallies.add(tx, project_id, *_counted(earlier, -1))
+    return msgspec.structs.replace(new, id=_write(tx, project_id, held, new, values, is_learned))
 
 
 def _write(tx: Tx, project_id: int, held: Held, new: Annotation, values: dict[str, Any], is_learned: bool) -> int:
-    """Write the annotation with all that goes with it; return its number."""
+    """Write the annotation with all that goes with it, the counts included; return its number."""
     given = {**values, "project_id": project_id}
     if is_learned and not new.is_deleted and tx.dialect.name == "postgresql":
         said = {f"said_{name}": value for name, value in given.items()}
-        return int(tx.execute(_WHOLE_ANSWER, {**said, "project": project_id}).scalar_one())
+        counts = tallies.binds(tx, project_id, *_counted(new, 1))
+        return int(tx.execute(_WHOLE_ANSWER, {**said, **counts, "project": project_id}).scalar_one())
     number = int(tx.execute(_INSERT, given).scalar_one())
     if is_learned:
         fixed = {"state": NEW, "attempts": 0, "created_at": new.created_at}
@@ -212,12 +240,13 @@ def _write(tx: Tx, project_id: int, held: Held, new: Annotation, values: dict[st
     tx.execute(_UPDATE_ITEM, {"number": held.number, "new_state": state, "new_revision": new.revision, "current": current})
     tx.execute(_DROP_LEASE, {"number": held.number})
     webhooks.note_label(tx, project_id, number)
+    if not new.is_deleted:
+        tallies.add(tx, project_id, *_counted(new, 1))
     return number
 
 
-def _count(tx: Tx, project_id: int, label: Annotation | None, sign: int) -> None:
-    if label is None:
-        return
+def _counted(label: Annotation, sign: int) -> tuple[tallies.Tally, str, int]:
+    """Return what a label adds to the counts (`sign` 1) or takes from them (-1), and the version and window it counts for."""
     is_drafted = label.draft is not None and label.draft_version != RULES  # corrections tell of models; rules have their own table
     change = tallies.Tally(
         labels=sign,
@@ -226,4 +255,4 @@ def _count(tx: Tx, project_id: int, label: Annotation | None, sign: int) -> None
         timed=sign * (label.seconds is not None),
         seconds=sign * min(label.seconds or 0.0, LONGEST_S),
     )
-    tallies.add(tx, project_id, change, (label.draft_version or "") if is_drafted else "", label.window_no)
+    return change, (label.draft_version or "") if is_drafted else "", label.window_no

@@ -64,11 +64,15 @@ def save_answer(tx: Tx, project: Project, user_id: int, answer: Answer, now: flo
     ConflictError (the lease was answered with something else, or is in other hands).
     """
     value, with_chars = check_answer(project, answer), project.kind_rules.shape == "span"
-    held = revisions.hold_item(tx, project.id, answer.item_id, with_chars)
+    held = None
+    if answer.lease:  # nearly always it is still there, and one look is enough
+        held = revisions.hold_leased(tx, project.id, answer.item_id, answer.lease, answer.key, with_chars)
+    is_first = held is not None
+    held = held or revisions.hold_item(tx, project.id, answer.item_id, with_chars)
     if held is None:
         raise NotFoundError(f"project {project.slug!r} has no item {answer.item_id!r}: import it first")
     checks.check_ends(value, held.n_chars)
-    earlier = _earlier(tx, project, answer, held)
+    earlier = None if is_first else _earlier(tx, project, answer, held)
     if earlier is not None:
         _check_repeat(earlier, held, value, user_id)
         return _saved(held.item_id, earlier, is_repeat=True)

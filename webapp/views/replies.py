@@ -20,7 +20,7 @@ from webapp.db.users import User
 from webapp.kinds.catalogue import data_of
 from webapp.kinds.values import Value, more_fields
 from webapp.labelling.answers import Saved
-from webapp.labelling.service import Batch
+from webapp.labelling.service import NOTHING_LEFT, Batch
 from webapp.media import MediaStore
 from webapp.rules.review import Reviewed
 
@@ -93,9 +93,9 @@ def _link_reply(project: Project, media: MediaStore, link: str) -> dict[str, str
 
 
 def batch_reply(project: Project, media: MediaStore, batch: Batch) -> dict[str, Any]:
-    """Return leased items, and why there are none."""
+    """Return leased items, and why there are none; `stop` where that is more than that all are labelled or in somebody's hands."""
     items = [item_reply(project, media, leased) for leased in batch.items]
-    return {"items": items, "reason": batch.reason, "stop": batch.reason if not items else ""}
+    return {"items": items, "reason": batch.reason, "stop": "" if items or batch.reason == NOTHING_LEFT else batch.reason}
 
 
 def saved_reply(saved: Saved) -> dict[str, Any]:

@@ -14,7 +14,7 @@ const MEASURE_MS = 2000;
 const element = (id) => document.getElementById(id);
 const buttons = [...element("choices").querySelectorAll("button")];
 
-const state = { item: null, stop: "", history: [], shownAt: 0, isAsking: false, isUndoing: false, timer: 0 };
+const state = { item: null, history: [], shownAt: 0, isAsking: false, isUndoing: false, timer: 0 };
 const hand = new Hand(page.is_review ? `${page.slug}/review` : page.slug, page.user);
 const outbox = new Outbox(page.slug, page.user, (waiting, problem, entries) => {
   element("saving").textContent = waiting ? text("saving", { n: waiting }) : text("saved");
@@ -63,8 +63,8 @@ function take(reply) {
   hand.add(reply.items ?? [], state.item);
   if (!state.item) show(hand.next());
   else hand.keep(state.item);
-  if (reply.stop || reply.items?.length) state.stop = reply.stop;
-  drawStop();
+  if (reply.stop) tellStop(reply.stop);
+  else if (reply.items?.length) tellStop("");
 }
 
 async function refill() {
@@ -94,7 +94,6 @@ function show(item, value = valueOf(item?.returned ?? item?.draft)) {
   state.item = item;
   state.shownAt = performance.now();
   hand.keep(item);
-  drawStop();
   if (!item) {
     showEmpty(text("nothing_left"));
     again();
@@ -153,9 +152,7 @@ function showVotes(votes) {
   element("rule-votes")?.replaceChildren(...votes.map((vote) => make("li", {}, make("span", {}, vote.rule), " ", make("b", {}, vote.label))));
 }
 
-/** Why no more items come, once the last of them is off the screen. */
-function drawStop() {
-  const words = state.item ? "" : state.stop;
+function tellStop(words) {
   element("stop").hidden = !words;
   element("stop-text").textContent = sentence(words);
 }
