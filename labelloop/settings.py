@@ -172,9 +172,7 @@ class WebSettings(Area, frozen=True, kw_only=True):
 
     host: Annotated[str, _say("Address the app listens on.")] = "127.0.0.1"
     port: Annotated[int, _say("Port the app listens on.", ge=0, le=65535)] = 8080
-    database_url: Annotated[str, _say("SQLAlchemy URL; '' = SQLite in the state folder. PostgreSQL: postgresql+psycopg2://...")] = (
-        ""
-    )
+    database_url: Annotated[str, _say("SQLAlchemy URL; '' = SQLite in the state folder. PostgreSQL: postgresql://...")] = ""
     redis_url: Annotated[str, _say("Redis or Valkey URL of the ranked queue; '' = the embedded one.")] = ""
     media_dir: Annotated[str, _say("Folder of uploaded items; '' = in the state folder. Must be readable by the nodes.")] = ""
     max_upload_bytes: Annotated[int, _say("Largest upload, bytes.", ge=1024)] = 4 * 2**30

@@ -15,8 +15,9 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-import psycopg2
+import psycopg
 
 BIN = Path("/usr/lib/postgresql/15/bin")
 _START_S = 60.0
@@ -40,17 +41,15 @@ class Postgres:
     def _run(self, program: str, *argv: str) -> None:
         subprocess.run((str(BIN / program), *argv), user=self._user, check=True, stdout=subprocess.DEVNULL, cwd=self.folder)
 
-    def _connect(self, database: str = "postgres") -> psycopg2.extensions.connection:
-        link = psycopg2.connect(host=str(self.folder), user="postgres", dbname=database)
-        link.autocommit = True
-        return link
+    def _connect(self, database: str = "postgres") -> psycopg.Connection[Any]:
+        return psycopg.connect(host=str(self.folder), user="postgres", dbname=database, autocommit=True)
 
     def _wait(self) -> None:
         until_s = time.monotonic() + _START_S
         while True:
             try:
                 self._connect().close()
-            except psycopg2.OperationalError:
+            except psycopg.OperationalError:
                 if time.monotonic() > until_s or self._process.poll() is not None:
                     raise
                 time.sleep(0.05)
@@ -60,7 +59,7 @@ class Postgres:
     def new_database(self, name: str) -> str:
         """Create an empty database and return its SQLAlchemy URL."""
         self._say(f"CREATE DATABASE {name}")
-        return f"postgresql+psycopg2://postgres@/{name}?host={self.folder}"
+        return f"postgresql+psycopg://postgres@/{name}?host={self.folder}"
 
     def analyze(self, name: str) -> None:
         """Do at once what autovacuum does some minutes after a large import."""

@@ -122,7 +122,7 @@ def test_a_password_of_the_database_is_on_no_command_line(tmp_path: Path, monkey
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     monkeypatch.setenv("OUT", str(tmp_path))
-    archive._run_postgres("postgresql+psycopg2://app:a%3Ab%5Cc@db.lan/web", "pg_dump", "--file=x")
+    archive._run_postgres("postgresql+psycopg://app:a%3Ab%5Cc@db.lan/web", "pg_dump", "--file=x")
     assert (tmp_path / "argv").read_text() == "--file=x --dbname=postgresql://app@db.lan/web\n"
     assert (tmp_path / "password").read_text() == "*:*:*:*:a\\:b\\\\c\n"
     assert (tmp_path / "mode").read_text() == "600\n"

@@ -138,7 +138,7 @@ def test_values_that_no_database_stores_are_the_callers_error(world: World, name
 
 
 def test_a_database_that_is_away_is_told_as_unreachable() -> None:
-    database = Database("postgresql+psycopg2://nobody@/nothing?host=/nonexistent")
+    database = Database("postgresql+psycopg://nobody@/nothing?host=/nonexistent")
     with pytest.raises(UnreachableError), database.read():
         pass
     database.close()

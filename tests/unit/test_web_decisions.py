@@ -167,6 +167,6 @@ def test_what_is_no_image_is_told() -> None:
 
 def test_bare_postgresql_urls_get_their_driver() -> None:
     url = database_url(Settings(web=WebSettings(database_url="postgresql://u@h/d")))
-    assert url == "postgresql+psycopg2://u@h/d"
+    assert url == "postgresql+psycopg://u@h/d"
     with pytest.raises(SettingsError, match="use sqlite"):
         database_url(Settings(web=WebSettings(database_url="mysql://u:secret@h/d")))

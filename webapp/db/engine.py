@@ -40,10 +40,10 @@ def database_url(settings: Settings) -> str:
     url = settings.web.database_url
     if not url:
         return f"sqlite:///{Path(settings.state_dir).absolute() / 'web.sqlite'}"
-    if url.startswith(("postgresql://", "postgres://")):
-        return "postgresql+psycopg2://" + url.partition("://")[2]
-    if not url.startswith(("sqlite:///", "postgresql+psycopg2://")):
-        raise SettingsError(f"web.database_url {url.split('@')[-1]!r}: use sqlite:///FILE or postgresql+psycopg2://...")
+    if url.startswith(("postgresql://", "postgres://", "postgresql+psycopg2://")):
+        return "postgresql+psycopg://" + url.partition("://")[2]
+    if not url.startswith(("sqlite:///", "postgresql+psycopg://")):
+        raise SettingsError(f"web.database_url {url.split('@')[-1]!r}: use sqlite:///FILE or postgresql://...")
     return url
 
 

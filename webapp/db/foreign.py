@@ -56,7 +56,7 @@ def open_table(url: str, name: str, key: str = "") -> Iterator[ForeignTable]:
     if dialect not in _DIALECTS:
         raise InvalidInputError(f"a source of kind {dialect[:20]!r}: use {' or '.join(_DIALECTS)}")
     if url.startswith("postgresql:"):
-        url = f"postgresql+psycopg2:{url.removeprefix('postgresql:')}"
+        url = f"postgresql+psycopg:{url.removeprefix('postgresql:')}"
     engine = None
     try:
         engine = _engine(url, dialect)

@@ -7,7 +7,6 @@ cluster is a data: URL made from the content. Called by `webapp.transfer`, `weba
 from __future__ import annotations
 
 import base64
-import io
 from collections.abc import Sequence
 from typing import Any
 
@@ -188,7 +187,8 @@ def _copy_rows(tx: Tx, rows: list[tuple[Any, ...]]) -> int:
             "content text, name text) ON COMMIT DELETE ROWS"
         )
         cursor.execute("TRUNCATE chunk")
-        cursor.copy_expert(f"COPY chunk ({columns}) FROM STDIN", io.StringIO("\n".join(lines) + "\n"))
+        with cursor.copy(f"COPY chunk ({columns}) FROM STDIN") as copy:
+            copy.write("\n".join(lines) + "\n")
         cursor.execute(
             f"INSERT INTO items ({columns}) SELECT {columns} FROM chunk ORDER BY position "
             "ON CONFLICT (project_id, item_id) DO NOTHING"

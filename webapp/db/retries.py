@@ -31,7 +31,8 @@ def ask_again(tx: Tx, project_id: int, position: int, now: float) -> int:
     wanted = sa.select(t.items.c.id, t.items.c.project_id, sa.literal(now)).where(
         _without(project_id), t.items.c.position <= position, ~known
     )
-    return int(tx.execute(t.retries.insert().from_select(["item", "project_id", "asked_at"], wanted)).rowcount)
+    asking = t.retries.insert().from_select(["item", "project_id", "asked_at"], wanted)
+    return int(tx.execute(asking.execution_options(preserve_rowcount=True)).rowcount)
 
 
 def next_retries(tx: Tx, project_id: int, n: int) -> tuple[float, list[StoredItem]]:

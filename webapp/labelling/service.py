@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import functools
 import logging
+import threading
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 
 import msgspec
@@ -28,6 +28,7 @@ from webapp.queue import RankedQueue
 logger = logging.getLogger(__name__)
 MOST_AT_ONCE = 100
 ROUNDS_SEEN_S = 30.0  # so long a person's own place among the begun items is trusted
+SETTLE_S = 0.05  # so long labelled items are gathered before the queue is told
 HEAD_ITEMS = 200  # of the order of asking that a fixed share is picked from
 NOTHING_THERE = "nothing has been uploaded to label yet: an owner brings items in on the page Data"
 NOTHING_LEFT = "no items are left to label: all are labelled or in other annotators' hands"
@@ -57,7 +58,8 @@ class Labelling:
         self._queue = queue
         self._lease_s = lease_s
         self._in_background = in_background
-        self._settled: deque[tuple[int, str]] = deque()
+        self._settle_lock = threading.Lock()
+        self._settled: list[tuple[int, str]] = []
         self._seen_rounds: dict[tuple[int, int], tuple[int, float]] = {}
 
     def take_next(self, project: Project, user_id: int, n: int, holding: Sequence[str] | None = None) -> Batch:
@@ -218,14 +220,22 @@ class Labelling:
         if have != asked:
             self._try(tell)
         if labelled:
-            self._settled.extend((project.id, item_id) for item_id in labelled)
-            self._in_background(self._settle)
+            with self._settle_lock:
+                is_first = not self._settled
+                self._settled.extend((project.id, item_id) for item_id in labelled)
+            if is_first:
+                self._in_background(self._settle)
 
     def _settle(self) -> None:
-        """Take what was labelled out of the queues, all that came since the last time in one call a project."""
+        """Take what was labelled out of the queues, all that comes within a moment in one call a project.
+
+        Nobody waits for it: whatever is out goes to no one else, and the database knows what is labelled.
+        """
+        time.sleep(SETTLE_S)
+        with self._settle_lock:
+            settled, self._settled = self._settled, []
         gone: dict[int, list[str]] = {}
-        while self._settled:
-            project_id, item_id = self._settled.popleft()
+        for project_id, item_id in settled:
             gone.setdefault(project_id, []).append(item_id)
         for project_id, item_ids in gone.items():
             self._try(functools.partial(self._queue.settle, project_id, item_ids))
