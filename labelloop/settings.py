@@ -207,7 +207,7 @@ class WebSettings(Area, frozen=True, kw_only=True):
 class PilotSettings(Area, frozen=True, kw_only=True):
     """The loop between app and cluster."""
 
-    poll_s: Annotated[float, _say("Seconds between two looks at the outbox.", gt=0)] = 0.05
+    poll_s: Annotated[float, _say("Seconds between two looks at the outbox.", gt=0)] = 0.2
     batch_labels: Annotated[int, _say("Most labels in one submit.", ge=1)] = 256
     resend_after_s: Annotated[float, _say("Seconds after which an unanswered outbox row goes again.", gt=0)] = 10.0
     progress_s: Annotated[float, _say("Seconds between two looks at a task's progress.", gt=0)] = 0.2

@@ -66,6 +66,9 @@ _COLUMNS = [
     *(t.annotations.c[n] for n in ("draft", "draft_version", "source", "proba", "value", "draft_value")),
 ]
 _OF = [t.outbox.c.state == sa.bindparam("state"), t.outbox.c.project_id == sa.bindparam("project_id")]
+_NEXT_PROJECT = sa.select(sa.func.min(t.outbox.c.project_id)).where(
+    t.outbox.c.state == sa.bindparam("state"), t.outbox.c.project_id > sa.bindparam("last")
+)
 _BY_STATE = sa.select(*_COLUMNS).select_from(_FROM).where(*_OF).order_by(t.outbox.c.id).limit(sa.bindparam("n"))
 
 
@@ -79,13 +82,10 @@ def _row(values: Any) -> Row:
 def projects_with(tx: Tx, state: int) -> list[int]:
     """Return the projects that have rows in this state (one index step a project)."""
     found: list[int] = []
-    query = sa.select(sa.func.min(t.outbox.c.project_id)).where(
-        t.outbox.c.state == state, t.outbox.c.project_id > sa.bindparam("last")
-    )
-    last = tx.execute(query, {"last": -1}).scalar()
+    last = tx.execute(_NEXT_PROJECT, {"state": state, "last": -1}).scalar()
     while last is not None:
         found.append(int(last))
-        last = tx.execute(query, {"last": last}).scalar()
+        last = tx.execute(_NEXT_PROJECT, {"state": state, "last": last}).scalar()
     return found
 
 
