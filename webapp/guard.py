@@ -22,6 +22,7 @@ from werkzeug.wrappers import Response
 from labelloop.errors import ForbiddenError, UnauthenticatedError, UnreachableError
 from webapp.accounts import service as accounts
 from webapp.db import operations
+from webapp.db.entries import Entry
 from webapp.db.users import User
 from webapp.queue import url_finder
 from webapp.rooms import rooms
@@ -63,8 +64,20 @@ class Person(flask_login.UserMixin):
 
 @login_manager.user_loader
 def _load_person(session_key: str) -> Person | None:
-    user = accounts.user_of_session(rooms().database, session_key)
-    return Person(user) if user else None
+    flask.g.entry = entry = accounts.entry_of_session(rooms().database, session_key, _slug_asked())
+    return Person(entry.user) if entry else None
+
+
+def _slug_asked() -> str:
+    """Return the project of an address of the API, '' = none."""
+    is_api = flask.request.path.startswith(API)
+    return str((flask.request.view_args or {}).get("slug", "")) if is_api else ""
+
+
+def take_entry(slug: str) -> Entry | None:
+    """Return what was found of the project together with who asks; once, for what is read later may have changed meanwhile."""
+    entry: Entry | None = flask.g.pop("entry", None)
+    return entry if entry is not None and entry.user is flask.g.get("user") and slug == _slug_asked() else None
 
 
 def _asker() -> str:
@@ -132,10 +145,10 @@ def _act_as(user: User | None) -> None:
 def _token_user() -> User:
     given = flask.request.authorization
     token = _token_in(given) if given is not None else None
-    user = accounts.user_of_token(rooms().database, token) if token else None
-    if user is None:
+    flask.g.entry = entry = accounts.entry_of_token(rooms().database, token, _slug_asked()) if token else None
+    if entry is None:
         raise UnauthenticatedError("this API token is not known or was revoked: make another on the account page")
-    return user
+    return entry.user
 
 
 def _token_in(given: Authorization) -> str | None:

@@ -17,8 +17,9 @@ import argon2
 import msgspec
 
 from labelloop.errors import ConflictError, ForbiddenError, InvalidInputError, NotFoundError, UnauthenticatedError
-from webapp.db import operations, users
+from webapp.db import entries, operations, users
 from webapp.db.engine import Database
+from webapp.db.entries import Entry
 from webapp.db.users import Token, User
 
 _NAME = re.compile(r"[\w.@+-]{1,64}")
@@ -168,18 +169,18 @@ def change_account(database: Database, name: str, is_active: bool | None = None,
         return changed
 
 
-def user_of_session(database: Database, session_key: str) -> User | None:
-    """Return the active account whose sessions carry this key."""
+def entry_of_session(database: Database, session_key: str, slug: str = "") -> Entry | None:
+    """Return the active account whose sessions carry this key, at the project `slug`."""
     with database.read() as tx:
-        user = users.find_by_session(tx, session_key)
-    return user if user is not None and user.is_active else None
+        entry = entries.find_by_session(tx, session_key, slug)
+    return entry if entry is not None and entry.user.is_active else None
 
 
-def user_of_token(database: Database, token: str) -> User | None:
-    """Return the active account that owns an API token."""
+def entry_of_token(database: Database, token: str, slug: str = "") -> Entry | None:
+    """Return the active account that owns an API token, at the project `slug`."""
     with database.read() as tx:
-        user = users.find_by_token(tx, secret_hash(token))
-    return user if user is not None and user.is_active else None
+        entry = entries.find_by_token(tx, secret_hash(token), slug)
+    return entry if entry is not None and entry.user.is_active else None
 
 
 def make_token(database: Database, user: User, name: str) -> tuple[Token, str]:

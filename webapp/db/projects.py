@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 import functools
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -132,29 +132,30 @@ class Member(msgspec.Struct, frozen=True):
 
 
 _FIELDS = [f.name for f in msgspec.structs.fields(Project)]
-_COLUMNS = [t.projects.c[name] for name in _FIELDS]
+COLUMNS = [t.projects.c[name] for name in _FIELDS]
 _AS_JSON = frozenset({"labels", "parameters", "strategy_parameters", "places", "work", "limits"})
 _NO_WORK = Work()
 _NO_LIMITS = Limits()
-_IS_KEPT = t.projects.c.deleted_at.is_(None)
-_FIND = sa.select(*_COLUMNS).where(t.projects.c.slug == sa.bindparam("slug"))
+IS_KEPT = t.projects.c.deleted_at.is_(None)
+_FIND = sa.select(*COLUMNS).where(t.projects.c.slug == sa.bindparam("slug"))
 _IS_MEMBER = sa.and_(t.members.c.project_id == t.projects.c.id, t.members.c.user_id == sa.bindparam("user_id"))
 _FIND_FOR = (
-    sa.select(*_COLUMNS, t.members.c.role)
+    sa.select(*COLUMNS, t.members.c.role)
     .select_from(t.projects.outerjoin(t.members, _IS_MEMBER))
-    .where(t.projects.c.slug == sa.bindparam("slug"), _IS_KEPT)
+    .where(t.projects.c.slug == sa.bindparam("slug"), IS_KEPT)
 )
 _ROLE = sa.select(t.members.c.role).where(
     t.members.c.project_id == sa.bindparam("project_id"), t.members.c.user_id == sa.bindparam("user_id")
 )
 
 
-def _project(row: Any) -> Project:
-    return _read_project(tuple(row))
+def read_project(row: Sequence[Any]) -> Project:
+    """Return the project of a row of `COLUMNS`."""
+    return _read(tuple(row))
 
 
 @functools.lru_cache(maxsize=256)
-def _read_project(row: tuple[Any, ...]) -> Project:
+def _read(row: tuple[Any, ...]) -> Project:
     """Return the project of a row; the same row, which most requests find, is read once."""
     values = dict(zip(_FIELDS, row, strict=True))
     values["labels"] = tuple(msgspec.json.decode(values["labels"]))
@@ -175,7 +176,7 @@ def add_project(tx: Tx, values: dict[str, Any], owner_id: int, now: float) -> Pr
     slug = values["slug"]
     there = tx.execute(_FIND, {"slug": slug}).first()
     if there is not None:
-        if _project(there).deleted_at is not None:
+        if read_project(there).deleted_at is not None:
             raise ConflictError(f"a project called {slug!r} was deleted and can still be brought back: choose another name")
         raise ConflictError(f"a project called {slug!r} exists: choose another name")
     fixed = {"is_paused": False, "spec_revision": 1, "opened_revision": 0, "next_position": 0, "created_at": now}
@@ -191,7 +192,7 @@ def add_project(tx: Tx, values: dict[str, Any], owner_id: int, now: float) -> Pr
 def find_project(tx: Tx, slug: str, is_deleted: bool = False) -> Project:
     """Return the project called `slug`, or the deleted one of this name. Raises NotFoundError."""
     row = tx.execute(_FIND, {"slug": slug}).first()
-    project = _project(row) if row is not None else None
+    project = read_project(row) if row is not None else None
     if project is None or (project.deleted_at is not None) != is_deleted:
         raise NotFoundError(f"no project is called {slug!r}: see the list of projects")
     return project
@@ -202,13 +203,13 @@ def find_project_for(tx: Tx, slug: str, user_id: int) -> tuple[Project, str | No
     row = tx.execute(_FIND_FOR, {"slug": slug, "user_id": user_id}).first()
     if row is None:
         raise NotFoundError(f"no project is called {slug!r}: see the list of projects")
-    return _project(row[:-1]), row[-1]
+    return read_project(row[:-1]), row[-1]
 
 
 def project_by_id(tx: Tx, project_id: int) -> Project | None:
     """Return the project with this number."""
-    row = tx.execute(sa.select(*_COLUMNS).where(t.projects.c.id == project_id, _IS_KEPT)).first()
-    return _project(row) if row else None
+    row = tx.execute(sa.select(*COLUMNS).where(t.projects.c.id == project_id, IS_KEPT)).first()
+    return read_project(row) if row else None
 
 
 class Which(enum.Enum):
@@ -220,18 +221,18 @@ class Which(enum.Enum):
 
 
 _WHICH = {
-    Which.ACTIVE: sa.and_(_IS_KEPT, t.projects.c.archived_at.is_(None)),
-    Which.ARCHIVED: sa.and_(_IS_KEPT, t.projects.c.archived_at.is_not(None)),
+    Which.ACTIVE: sa.and_(IS_KEPT, t.projects.c.archived_at.is_(None)),
+    Which.ARCHIVED: sa.and_(IS_KEPT, t.projects.c.archived_at.is_not(None)),
     Which.DELETED: t.projects.c.deleted_at.is_not(None),
 }
 
 
 def list_projects(tx: Tx, user_id: int | None = None, which: Which = Which.ACTIVE) -> tuple[Project, ...]:
     """Return all projects, or those that `user_id` belongs to, by slug; archived and deleted ones only when asked for."""
-    query = sa.select(*_COLUMNS).where(_WHICH[which]).order_by(t.projects.c.slug)
+    query = sa.select(*COLUMNS).where(_WHICH[which]).order_by(t.projects.c.slug)
     if user_id is not None:
         query = query.join(t.members, t.members.c.project_id == t.projects.c.id).where(t.members.c.user_id == user_id)
-    return tuple(_project(row) for row in tx.execute(query))
+    return tuple(read_project(row) for row in tx.execute(query))
 
 
 def change_project(tx: Tx, project_id: int, values: dict[str, Any], is_spec_change: bool) -> None:

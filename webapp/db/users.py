@@ -37,9 +37,7 @@ class Token(msgspec.Struct, frozen=True):
     created_at: float
 
 
-_USER = [users.c[name] for name in User.__struct_fields__]
-_BY_SESSION = sa.select(*_USER).where(users.c.session_key == sa.bindparam("key"))
-_BY_TOKEN = sa.select(*_USER).join(tokens, tokens.c.user_id == users.c.id).where(tokens.c.hash == sa.bindparam("hash"))
+COLUMNS = [users.c[name] for name in User.__struct_fields__]
 _FIRST_USER_LOCK = 0x6C6F6F71
 
 
@@ -77,25 +75,13 @@ def add_user(tx: Tx, name: str, password_hash: str, is_admin: bool, session_key:
 
 def find_user(tx: Tx, name: str) -> User | None:
     """Return the account called `name`."""
-    row = tx.execute(sa.select(*_USER).where(users.c.name == name)).first()
+    row = tx.execute(sa.select(*COLUMNS).where(users.c.name == name)).first()
     return User(*row) if row else None
 
 
 def find_user_by_id(tx: Tx, user_id: int) -> User | None:
     """Return the account with this number."""
-    row = tx.execute(sa.select(*_USER).where(users.c.id == user_id)).first()
-    return User(*row) if row else None
-
-
-def find_by_session(tx: Tx, session_key: str) -> User | None:
-    """Return the account whose sessions carry `session_key`."""
-    row = tx.execute(_BY_SESSION, {"key": session_key}).first()
-    return User(*row) if row else None
-
-
-def find_by_token(tx: Tx, token_hash: str) -> User | None:
-    """Return the account that owns the token with this hash."""
-    row = tx.execute(_BY_TOKEN, {"hash": token_hash}).first()
+    row = tx.execute(sa.select(*COLUMNS).where(users.c.id == user_id)).first()
     return User(*row) if row else None
 
 
@@ -106,7 +92,7 @@ def password_hash_of(tx: Tx, name: str) -> str | None:
 
 def list_users(tx: Tx) -> tuple[User, ...]:
     """Return all accounts by name."""
-    return tuple(User(*row) for row in tx.execute(sa.select(*_USER).order_by(users.c.name)))
+    return tuple(User(*row) for row in tx.execute(sa.select(*COLUMNS).order_by(users.c.name)))
 
 
 def change_user(tx: Tx, user_id: int, **values: object) -> None:

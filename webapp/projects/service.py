@@ -19,6 +19,7 @@ from labelloop.errors import ConflictError, ForbiddenError, InvalidInputError, N
 from labelloop.ids import parse_task
 from webapp.db import events, operations, projects, tallies, users
 from webapp.db.engine import Database, Tx
+from webapp.db.entries import Entry
 from webapp.db.events import Event
 from webapp.db.projects import Member, Project
 from webapp.db.tallies import Tally
@@ -129,15 +130,17 @@ def _check_numbers(values: Mapping[str, Any]) -> None:
             raise InvalidInputError(f"{name} {values[name]!r}: use a whole number from 0 on")
 
 
-def enter(database: Database, user: User, slug: str) -> Access:
-    """Return the project as `user` may use it. Raises NotFoundError for outsiders too."""
+def enter(database: Database, user: User, slug: str, entry: Entry | None = None) -> Access:
+    """Return the project as `user` may use it; `entry` = what was just found of both. Raises NotFoundError for outsiders too."""
+    if entry is not None:
+        return _access(user, slug, entry.project, entry.role)
     with database.read() as tx:
         return _enter(tx, user, slug)
 
 
-def enter_as_owner(database: Database, user: User, slug: str) -> Access:
+def enter_as_owner(database: Database, user: User, slug: str, entry: Entry | None = None) -> Access:
     """Return the project of which `user` is owner. Raises NotFoundError, ForbiddenError."""
-    access = enter(database, user, slug)
+    access = enter(database, user, slug, entry)
     if not access.is_owner:
         raise ForbiddenError(f"only an owner of project {slug!r} may do this: ask one of its owners")
     return access
@@ -152,12 +155,13 @@ def enter_as_reviewer(database: Database, user: User, slug: str) -> Access:
 
 
 def _enter(tx: Tx, user: User, slug: str) -> Access:
-    project, role = projects.find_project_for(tx, slug, user.id)
-    if user.is_admin:
-        return Access(project, Role.OWNER)
-    if role is None:
+    return _access(user, slug, *projects.find_project_for(tx, slug, user.id))
+
+
+def _access(user: User, slug: str, project: Project | None, role: str | None) -> Access:
+    if project is None or (role is None and not user.is_admin):
         raise NotFoundError(f"no project is called {slug!r}: see the list of projects")
-    return Access(project, Role(role))
+    return Access(project, Role.OWNER if role is None or user.is_admin else Role(role))
 
 
 def list_projects(database: Database, user: User) -> tuple[Project, ...]:

@@ -45,7 +45,7 @@ def enter_as_reviewer(slug: str) -> Access:
 def enter_read_only(slug: str, as_owner: bool = False) -> Access:
     """Return the project of the address, archived or not, for what leaves it as it is."""
     find = service.enter_as_owner if as_owner else service.enter
-    return find(rooms().database, guard.asking_user(), slug)
+    return find(rooms().database, guard.asking_user(), slug, guard.take_entry(slug))
 
 
 def _changeable(access: Access) -> Access:
