@@ -13,8 +13,9 @@ import pytest
 
 _FORKS = "tests/unit/test_train_shared_steps.py"  # first of all: forks of a process that has run a thousand tests are slow and odd
 _MACHINES = ("tests/browser/", "tests/cluster/", "tests/contract/")
-_DAEMONS = ("bad_input", "data_worker", "inference_role", "real_roles", "region_loop", "train_role")
-_BESIDE = ("tests/contract/test_web_", "tests/browser/", *(f"tests/cluster/test_{name}.py" for name in _DAEMONS))
+_DAEMONS = ("bad_input", "data_worker", "inference_role", "real_roles", "region_loop", "shared_intake", "train_role")
+_ALONE = ("tests/contract/test_web_", "tests/contract/test_celery_app.py", "tests/contract/test_registry.py", "tests/browser/")
+_BESIDE = (*_ALONE, *(f"tests/cluster/test_{name}.py" for name in _DAEMONS))
 _ORDER = ("unit", "machines", "beside")  # who is free first takes the longest
 
 
