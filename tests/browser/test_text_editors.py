@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Page
+from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import App, Visitor, wait_until
 from tests.browser.test_every_page import check
@@ -77,7 +77,7 @@ def test_spans_overlap_by_mouse_and_are_saved(app: App, visitor: Visitor) -> Non
     page.keyboard.press("2")
     assert listed(page) == ["person Ada Lovelace", "place Lovelace met Charles"]
     boxes = page.locator(".span-mark")
-    assert boxes.count() == 2
+    expect(boxes).to_have_count(2)
     heights = [round(boxes.nth(at).bounding_box()["height"]) for at in range(2)]  # type: ignore[index]
     assert heights[1] > heights[0], "the overlapping span has a line of its own below"
     page.keyboard.press("Enter")

@@ -131,6 +131,8 @@ export class Editor {
     if (this.desk.isReadOnly) return;
     const { state } = this;
     this.isNone = false;
+    const [from, to] = this.body.selected() ?? [0, 0];
+    if (from !== to) this.follow(); // the browser tells of a new selection later than of a key
     if (this.pending) state.add(label, ...this.pending);
     else if (state.selectedRelation) this.relabel(label);
     else if (state.selectedMark) state.change({ label });

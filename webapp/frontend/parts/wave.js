@@ -59,6 +59,8 @@ export class Wave {
   seek(seconds) {
     this.aim = Math.min(this.seconds, Math.max(0, seconds));
     this.surfer.setTime(this.aim);
+    // while an earlier seek is on its way wavesurfer only notes this one, and that seek's own event makes it forget the note
+    if (this.audio.currentTime !== this.aim) this.audio.currentTime = this.aim;
     this.#tick();
   }
 
