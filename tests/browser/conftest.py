@@ -25,7 +25,7 @@ from labelloop import messages as m
 from labelloop.settings import Settings, read_settings
 from scripts.samples import load_sample
 from tests.support_broker import running_broker
-from webapp.db import items, live, projects, scores
+from webapp.db import items, live, projects, scores, users
 from webapp.db.engine import Database, open_database
 from webapp.kinds.values import Value
 from webapp.media import MediaStore
@@ -103,6 +103,12 @@ class App:
     def import_all(self) -> None:
         """Run every import that waits, as the worker beside the pilot does."""
         Importer(self.database, MediaStore(media_dir(self.settings)), self.settings.intake.max_item_bytes).run_all()
+
+    def forget_languages(self) -> None:
+        """Let every account have its browser's language again."""
+        with self.database.write() as tx:
+            for user in users.list_users(tx):
+                users.change_user(tx, user.id, locale="")
 
     def labels_of(self, slug: str) -> dict[str, list[str]]:
         """Return the labels of the export, by item; fails when an item is there twice."""
@@ -216,7 +222,9 @@ class Visitor:
         self.expected: list[str] = []
 
     def context(self, who: str | None = "ada", **options: Any) -> BrowserContext:
-        """Return a new browser context of ada, of bob, or of nobody (None)."""
+        """Return a new browser context of ada, of bob, or of nobody (None); a `locale` counts, whatever a test chose before."""
+        if "locale" in options:
+            self._app.forget_languages()
         state = self._sessions[who] if who else None
         made = self._browser.new_context(
             storage_state=state, **{"locale": "en-US", "base_url": self._app.url, "reduced_motion": "reduce", **options}

@@ -127,6 +127,17 @@ def test_a_hostile_file_is_refused_in_words_and_never_begun_anew_for_ever(world:
     assert job["rows_failed"] or job["reason"]
 
 
+def test_a_zip_with_an_endless_list_of_files_is_refused_before_the_list_is_read(world: World) -> None:
+    data = bytearray(archive({"owl/a.png": b"x"}))
+    at = data.rindex(b"PK\5\6")
+    data[at + 12 : at + 16] = (2**28).to_bytes(4, "little")  # how many bytes the list has
+    slug = make(world, "multiclass", "endless-list")
+    said = world.admin.raw(
+        "POST", f"/projects/{slug}/imports", data={"file": (io.BytesIO(bytes(data)), "a.zip")}, content_type="multipart/form-data"
+    )
+    assert said.status_code == 422 and "lists its files in 268435456 bytes" in said.get_json()["message"]
+
+
 def test_a_zip_of_a_version_to_come_is_refused_when_it_is_uploaded(world: World) -> None:
     data = bytearray(archive({"a.png": b"x"}))
     data[data.index(b"PK\x01\x02") + 6] = 0xFF

@@ -32,6 +32,7 @@ function showAgreement(found) {
   for (const part of document.querySelectorAll(".of-marks")) part.hidden = found.f1 == null;
   for (const part of document.querySelectorAll(".of-spans")) part.hidden = found.exact_f1 == null;
   element("no-pairs").hidden = found.items > 0;
+  element("agreement-tables").hidden = !found.items;
   element("no-pairs").textContent = text("no_pairs");
   element("by-class").replaceChildren(...found.by_class.map((one) => row(one.label || text("none"), number(one.alpha), number(one.f1))));
   element("by-pair").replaceChildren(...found.pairs.map((one) => row(`${one.a} · ${one.b}`, one.items, share(one.share), number(one.cohen), number(one.iou), number(one.f1))));

@@ -15,7 +15,8 @@ from typing import IO, Self
 
 from labelloop.errors import InvalidInputError, UnreadableItemError
 
-MOST_ENTRIES = 4_000_000
+MOST_ENTRIES = 2_000_000
+MOST_DIRECTORY_BYTES = 192 * 2**20  # of an honest list of so many; all of it is read before one entry is looked at
 MOST_RATIO = 400  # of a large entry: text compresses to a hundredth, nothing that people label to less
 SMALL_BYTES = 2**20
 MOST_STREAM_BYTES = 64 * 2**30
@@ -29,6 +30,8 @@ class Archive:
         """Open it. Raises InvalidInputError for what is no zip, or has too many entries."""
         self._max_item_bytes = max_item_bytes
         try:
+            if (size := _directory_bytes(path)) > MOST_DIRECTORY_BYTES:
+                raise InvalidInputError(f"{name!r} lists its files in {size} bytes: at most {MOST_ENTRIES} files are taken, cut it")
             self._zip = zipfile.ZipFile(path)
         except ZIP_ERRORS as exc:
             raise InvalidInputError(f"{name!r} is not a zip archive: {exc}") from exc
@@ -92,6 +95,13 @@ class Archive:
             return self.read(entry).decode("utf-8-sig")
         except UnicodeDecodeError as exc:
             raise InvalidInputError("it is not UTF-8: save the file as UTF-8") from exc
+
+
+def _directory_bytes(path: Path) -> int:
+    """Return how many bytes the list of an archive's files says to have, which is how many `zipfile` reads at once."""
+    with path.open("rb") as file:
+        end = zipfile._EndRecData(file)  # type: ignore[attr-defined]  # what ZipFile itself goes by; there is no public way
+    return int(end[5]) if end else 0
 
 
 def check_entry(entry: zipfile.ZipInfo, max_item_bytes: int) -> None:
