@@ -6,14 +6,16 @@ costs its last round and Ctrl-C costs nothing. Called by `scripts.simulation.com
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import signal
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from multiprocessing.synchronize import Event
+from multiprocessing import connection
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import NamedTuple, cast
 
 from labelloop.errors import InternalError
 from learning.cycle.simulation import Cell, labels_done, work_cell
@@ -23,7 +25,17 @@ _MOST_LOSSES = 5  # workers killed in a row before the fault is ours
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 Look = Callable[[], None]
-_stop: Event | None = None
+
+
+class _LostError(Exception):
+    """A worker died in its cell."""
+
+
+class _Worker(NamedTuple):
+    """A process with a pipe of its own: workers share no lock, which one that is killed would take with it."""
+
+    process: BaseProcess
+    pipe: Connection
 
 
 def work_here(folder: Path, cells: Sequence[Cell], jobs: int, look: Look = lambda: None) -> None:
@@ -42,41 +54,76 @@ def work_here(folder: Path, cells: Sequence[Cell], jobs: int, look: Look = lambd
     while left:
         n_before = sum(labels_done(folder, cell) for cell in left)
         try:
-            _work_in_pool(folder, left, jobs, look)
+            _work_beside(folder, left, min(jobs, len(left)), look)
             return
-        except BrokenProcessPool as exc:
+        except _LostError as exc:
             left = [cell for cell in left if not _is_over(folder, cell)]
             losses = losses + 1 if sum(labels_done(folder, cell) for cell in left) == n_before else 1
             if losses >= _MOST_LOSSES:
                 raise InternalError(f"{losses} workers in a row were killed: is there memory for {jobs} at a time?") from exc
 
 
-def _work_in_pool(folder: Path, cells: Sequence[Cell], jobs: int, look: Look) -> None:
+def _work_beside(folder: Path, cells: Sequence[Cell], jobs: int, look: Look) -> None:
+    workers = [_start(folder) for _ in range(jobs)]
+    waiting = list(cells)
+    busy: dict[Connection, _Worker] = {}
+    try:
+        for worker in workers:
+            _give(worker, waiting.pop(0))
+            busy[worker.pipe] = worker
+        while busy:
+            for pipe in cast(list[Connection], connection.wait(list(busy), LOOK_S)):
+                worker = busy.pop(pipe)
+                _take(worker)
+                if waiting:
+                    _give(worker, waiting.pop(0))
+                    busy[worker.pipe] = worker
+            look()
+    finally:
+        for worker in workers:  # whoever is in a cell sees it between two rounds
+            with contextlib.suppress(OSError):
+                worker.pipe.send(None)
+        for worker in workers:
+            worker.process.join()
+            worker.pipe.close()
+
+
+def _start(folder: Path) -> _Worker:
     context = multiprocessing.get_context("spawn")  # a fork of a process that has threads may hang
-    stop = context.Event()
-    with ProcessPoolExecutor(jobs, mp_context=context, initializer=_begin, initargs=(stop,)) as pool:
-        waiting: set[Future[bool]] = {pool.submit(_work, folder, cell) for cell in cells}
-        try:
-            while waiting:
-                done, waiting = wait(waiting, timeout=LOOK_S, return_when=FIRST_COMPLETED)
-                for future in done:
-                    future.result()
-                look()
-        except BaseException:
-            stop.set()
-            pool.shutdown(wait=True, cancel_futures=True)
-            raise
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_serve, args=(folder, theirs))
+    process.start()
+    theirs.close()
+    return _Worker(process, ours)
 
 
-def _begin(stop: Event) -> None:
-    global _stop
-    _stop = stop
+def _give(worker: _Worker, cell: Cell) -> None:
+    try:
+        worker.pipe.send(cell)
+    except OSError as exc:
+        raise _LostError from exc
+
+
+def _take(worker: _Worker) -> None:
+    """Take a worker's answer. Raises what its cell raised, _LostError when it is dead."""
+    try:
+        failure = worker.pipe.recv()
+    except (EOFError, OSError) as exc:
+        raise _LostError from exc
+    if failure is not None:
+        raise failure
+
+
+def _serve(folder: Path, pipe: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group: the parent decides
-
-
-def _work(folder: Path, cell: Cell) -> bool:
-    stop = _stop
-    return work_cell(folder, cell, until=lambda: stop is not None and stop.is_set())
+    with contextlib.suppress(EOFError, OSError):  # the parent is gone
+        while (cell := pipe.recv()) is not None:
+            failure: Exception | None = None
+            try:
+                work_cell(folder, cell, until=pipe.poll)
+            except Exception as exc:  # the parent raises it
+                failure = exc
+            pipe.send(failure)
 
 
 def _is_over(folder: Path, cell: Cell) -> bool:

@@ -206,7 +206,7 @@ class LeasedItem(ma.Schema):
 class Batch(ma.Schema):
     items = fields.List(fields.Nested(LeasedItem))
     reason = fields.String(metadata={"description": "Why there are no items, '' otherwise."})
-    stop = fields.String()
+    stop = fields.String(metadata={"description": "The same where it is more than that all are labelled or in people's hands."})
 
 
 class AnswerRequest(Strict):
