@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
-from tests.browser.conftest import PASSWORD, App, Visitor
+from tests.browser.conftest import PASSWORD, App, Visitor, wait_until
 from tests.browser.test_every_page import check
 from webapp.people.bulk import BulkRunner
 
@@ -65,6 +65,34 @@ def test_a_reviewer_accepts_corrects_returns_and_takes_back_by_keyboard(app: App
     expect(bob.locator("#returned")).to_contain_text("ada sent this back (tit): a jay is blue")
     waits(bob, "text number 2")
     check(bob)
+
+
+def test_a_label_taken_back_while_more_are_fetched_is_asked_once(app: App, visitor: Visitor, slug: str) -> None:
+    page = visitor.open(f"/projects/{slug}/reviews")
+    waits(page, "text number 0")
+    held: list[Route] = []
+
+    def hold(route: Route) -> None:
+        if held or "item_id" in (route.request.post_data_json or {}):
+            route.continue_()
+        else:
+            held.append(route)
+
+    page.route("**/reviews/next", hold)
+    page.keyboard.press("Enter")
+    waits(page, "text number 1")
+    page.keyboard.press("Enter")
+    waits(page, "text number 2")
+    wait_until(lambda: page.evaluate("1") and held, "more are asked for")
+    page.keyboard.press("u")
+    waits(page, "text number 1")
+    with page.expect_response("**/reviews/next"):
+        held[0].continue_()
+    for n in range(1, 5):
+        waits(page, f"text number {n}")
+        page.keyboard.press("1" if n == 1 else "Enter")
+    expect(page.locator("#empty")).to_contain_text("No label waits")
+    assert app.labels_of(slug) == {"t00": ["tit"], "t01": ["owl"], "t02": ["tit"], "t03": ["owl"], "t04": ["owl"]}
 
 
 def test_the_page_of_quality_shows_agreement_people_and_differences_in_both_languages(

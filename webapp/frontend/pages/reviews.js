@@ -10,7 +10,7 @@ const SHORT_MS = 3000;
 const LEASE_PULSE_MS = 60_000;
 const element = (id) => document.getElementById(id);
 const buttons = [...element("choices").querySelectorAll("button")];
-const state = { item: null, ready: [], history: [], isBusy: false, isAsking: false, timer: 0, wanted: page.item };
+const state = { item: null, ready: [], judged: new Set(), history: [], isBusy: false, isAsking: false, timer: 0, wanted: page.item };
 
 const desk = { stage: element("stage-body"), side: element("editor-side"), page, isReadOnly: false, changed: drawChoices, save: decide, tell };
 const editor = new (await loadEditor(page.editor ?? "choices"))(desk);
@@ -28,12 +28,18 @@ async function refill() {
   clearTimeout(state.timer);
   if (state.isAsking) return;
   state.isAsking = true;
+  state.judged.clear();
+  const atHand = () => [state.item, ...state.ready].filter(Boolean);
   try {
-    const holding = [state.item, ...state.ready].filter(Boolean).map((item) => item.item_id);
+    const holding = atHand().map((item) => item.item_id);
     const body = { n: AHEAD + 1 - holding.length, reason: element("reason").value, holding, ...(state.wanted ? { item_id: state.wanted } : {}) };
     state.wanted = "";
     const reply = await call("POST", `/projects/${page.slug}/reviews/next`, body);
-    state.ready.push(...reply.items.filter((item) => !holding.includes(item.item_id)));
+    for (const item of reply.items) {
+      const mine = atHand().find((one) => one.item_id === item.item_id); // taken back while this was on its way
+      if (mine) mine.lease = item.lease;
+      else if (!state.judged.has(item.item_id)) state.ready.push(item);
+    }
     const waiting = Object.entries(reply.waiting).reduce((sum, [name, n]) => sum + (name === "back" ? 0 : n), 0);
     element("waiting").textContent = text("waiting_are", { n: waiting });
     if (!state.item) show(state.ready.shift() ?? null);
@@ -135,6 +141,7 @@ async function judge(action, more, words) {
   element("problem").textContent = "";
   try {
     await call("POST", `/projects/${page.slug}/reviews`, { item_id: item.item_id, lease: item.lease, action, ...more });
+    state.judged.add(item.item_id);
     if (action !== "return") state.history.push(item);
     tell(words);
   } catch (error) {
@@ -158,6 +165,8 @@ async function undo() {
   try {
     await call("POST", `/projects/${page.slug}/reviews`, { item_id: last.item_id, action: "reopen" });
     const reply = await call("POST", `/projects/${page.slug}/reviews/next`, { item_id: last.item_id });
+    state.judged.delete(last.item_id);
+    state.ready = state.ready.filter((item) => item.item_id !== last.item_id);
     if (state.item) state.ready.unshift(state.item);
     show(reply.items[0]);
     tell(text("reopened"));
