@@ -26,7 +26,8 @@ class LinearModel(Model):
     def __init__(
         self, weights: NDArray[np.float32], bias: NDArray[np.float32], mean: NDArray[np.float32], is_multilabel: bool
     ) -> None:
-        self.weights, self.bias, self.mean, self.is_multilabel = weights, bias, mean, is_multilabel
+        # in the order of the file: a product over columns-first weights rounds otherwise than that of the model read back
+        self.weights, self.bias, self.mean, self.is_multilabel = np.ascontiguousarray(weights), bias, mean, is_multilabel
         self.n_labels = len(bias)
 
     def predict_proba(self, x: NDArray[Any]) -> NDArray[np.float32]:

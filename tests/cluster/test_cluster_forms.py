@@ -67,6 +67,14 @@ def test_every_docker_knows_the_others_by_name_and_keeps_its_own_lines(formed: F
         assert "127.0.0.1 localhost" in path.read_text()
 
 
+def until_same(formed: Formed, name: str, kind: str, pids: tuple[int, ...] | None) -> None:
+    """Wait until the pids are those: a process that forks is there twice for a moment, one that was started anew never the same."""
+    until(
+        lambda: "" if (now := formed.ground.processes(name).get(kind)) == pids else f"{kind} is {now}, was {pids}",
+        f"{kind} of {name}",
+    )
+
+
 def test_the_same_order_again_restarts_nothing(formed: Formed) -> None:
     await_whole(formed.ground)
     before = {name: formed.ground.processes(name) for name in formed.lab.nodes}
@@ -74,7 +82,6 @@ def test_the_same_order_again_restarts_nothing(formed: Formed) -> None:
     assert done.returncode == 0, done.stderr
     await_whole(formed.ground)
     for name in formed.lab.nodes:
-        now = formed.ground.processes(name)
         for kind in (
             "broker",
             "manager",
@@ -84,8 +91,7 @@ def test_the_same_order_again_restarts_nothing(formed: Formed) -> None:
             "inference-rpc/0",
             "inference-worker/0",
         ):
-            # one that forks at this moment is there twice; the older one is it
-            assert now.get(kind, ())[:1] == before[name].get(kind, ())[:1], (name, kind)
+            until_same(formed, name, kind, before[name].get(kind))
 
 
 def test_a_drained_node_does_no_work_and_comes_back_when_it_is_undone(formed: Formed) -> None:
